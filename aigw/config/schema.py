@@ -1,0 +1,161 @@
+"""What an operator may write in config.toml: every table and key, its type, default and meaning.
+
+Unknown keys and wrong types are refused by the decoder; `load.py` says so with file, line and key. Durations are numbers of
+seconds. Secrets are references (`env:NAME`, `file:PATH`) or literals and are resolved by `secrets.py`, not here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Table(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
+    """A TOML table: a key that is not written below is an error."""
+
+
+class Server(Table, frozen=True, kw_only=True):
+    """The data port: where models' APIs are served. A change needs a restart, except `max_body` and `timeout`."""
+
+    host: str = "127.0.0.1"  # any other host needs auth.required = true
+    port: int = 8080  # 0: any free one, said at start
+    workers: int = 1  # more than one is not served yet
+    max_body: int = 64 * 1024 * 1024  # bytes of a request body; larger is a 413 before it is read
+    timeout: float = 900.0  # seconds one exchange may take in all, attempts included
+    drain_timeout: float = 30.0  # seconds that a stop (SIGTERM) waits for exchanges to finish
+    stall_timeout: float = 60.0  # seconds a caller may leave its answer unread before it is cut off
+
+
+class Auth(Table, frozen=True, kw_only=True):
+    """Who may call."""
+
+    required: bool = True  # false only on a loopback host: anybody on this machine may then spend your money
+
+
+class Admin(Table, frozen=True, kw_only=True):
+    """The operator's plane: metrics (later the console and the admin API)."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None  # default 8081, or the next free one; when written and taken: an error
+
+
+class Timeouts(Table, frozen=True, kw_only=True):
+    """Seconds. Unset: the wider table's, in the order route, provider, [upstream]."""
+
+    connect_timeout: float | None = None
+    first_byte_timeout: float | None = None
+    stream_idle_timeout: float | None = None
+    timeout: float | None = None
+
+
+class Upstream(Timeouts, frozen=True, kw_only=True):
+    """The way out to every provider."""
+
+    proxy: str | None = None  # http://[user:password@]host:port, or env:HTTPS_PROXY. Unset: HTTPS_PROXY, HTTP_PROXY
+    no_proxy: str | None = None  # hosts, .suffixes and networks reached directly. Unset: NO_PROXY
+    ca_file: str | None = None  # PEM file trusted besides the system's authorities
+    max_connections: int = 1000  # to one origin; more requests wait their turn
+
+
+class Provider(Timeouts, frozen=True, kw_only=True):
+    """Someone who serves models. The table's name is a row of the catalog unless `kind` says otherwise."""
+
+    kind: str | None = None  # catalog row, "openai-compatible" for any server that speaks OpenAI
+    base_url: str | None = None  # replaces the row's, in the same form (with /v1 where the row has it)
+    anthropic_base_url: str | None = None  # where /v1/messages is served, without /v1
+    keys: tuple[str, ...] = ()  # a pool: env:NAME, file:PATH or literal
+    account: str | None = None  # keys of one provider account share its limits
+    residency: str | None = None  # cn, eu, us, local ...
+    models: tuple[str, ...] = ()  # models this provider claims besides those it lists itself
+    list_models: bool = True  # ask it which models it has
+    headers: dict[str, str] = {}  # sent with each request
+    settings: dict[str, str] = {}  # the row's extra settings by name: region, project, api_version ...
+    proxy: str | None = None  # as in [upstream]; "" goes directly
+    no_proxy: str | None = None
+    ca_file: str | None = None
+    stream_usage: bool | None = None  # ask for usage in streams (stream_options.include_usage); unset: as the row says
+
+
+class RouteTarget(Table, frozen=True, kw_only=True):
+    """One place of a route."""
+
+    provider: str
+    model: str | None = None  # unset: the requested name
+    weight: int = 1
+
+
+class Route(Timeouts, frozen=True, kw_only=True):
+    """A name callers ask for: exact, a glob ("gpt-*") or "re:^...". The most specific one wins."""
+
+    targets: tuple[RouteTarget, ...]
+    fallback: tuple[RouteTarget, ...] = ()
+    retries: int | None = None  # further attempts after the first; unset: each key and target once, at most 5
+    response_model: Literal["upstream", "requested"] = "upstream"
+
+
+class Limits(Table, frozen=True, kw_only=True):
+    """Defaults for every consumer. 0 or unset: no limit."""
+
+    rpm: int | None = None  # requests a minute
+    concurrency: int | None = None  # requests at once
+
+
+class Consumer(Limits, frozen=True, kw_only=True):
+    """A consumer written in the config (containers, GitOps), beside those in the store."""
+
+    key: str  # env:NAME, file:PATH, "sha256:HEX" or literal
+    group: str = ""
+    tags: dict[str, str] = {}
+
+
+class Price(Table, frozen=True, kw_only=True):
+    """Per million tokens, for "provider/model" (a glob is allowed); beats the price data. Unset: as input, or output."""
+
+    input: float
+    output: float = 0.0
+    cache_read: float | None = None
+    cache_write_5m: float | None = None
+    cache_write_1h: float | None = None
+    reasoning: float | None = None
+    audio_input: float | None = None
+    audio_output: float | None = None
+    image_input: float | None = None
+    image_output: float | None = None
+    request: float | None = None  # per request, in whole currency units
+    currency: Literal["USD", "CNY", "EUR"] = "USD"
+
+
+class Storage(Table, frozen=True, kw_only=True):
+    """Where consumers, keys and records live. A change needs a restart."""
+
+    url: str = "sqlite:"  # the file aigw.db in the data directory; or sqlite:/path/to/file.db
+    counters: str = "memory"  # where rate windows and holds live
+    records: float = 30 * 86400.0  # seconds each record is kept
+    rollups: float = 3 * 366 * 86400.0  # seconds the hourly sums are kept
+    client_ip: bool = True  # keep the caller's address in records
+    client_agent: bool = True  # keep the caller's user agent in records
+
+
+class Log(Table, frozen=True, kw_only=True):
+    """What the log says. It never holds a key, a prompt or an answer."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    exchanges: Literal["none", "errors", "all"] = "errors"  # one line per exchange
+    format: Literal["text", "json"] = "text"
+
+
+class Config(Table, frozen=True, kw_only=True):
+    """The whole file."""
+
+    server: Server = Server()
+    auth: Auth = Auth()
+    admin: Admin = Admin()
+    upstream: Upstream = Upstream()
+    providers: dict[str, Provider] = {}
+    routes: dict[str, Route] = {}
+    limits: Limits = Limits()
+    consumers: dict[str, Consumer] = {}
+    prices: dict[str, Price] = {}
+    storage: Storage = Storage()
+    log: Log = Log()

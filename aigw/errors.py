@@ -1,0 +1,145 @@
+"""One tree of errors: whose fault it was, the HTTP status, a stable code, and whether another target may be tried.
+
+    GatewayError
+      CallerError      caller_*    the request is wrong
+      PolicyError      policy_*    the request is fine, but this consumer may not, or not now
+      UpstreamError    provider_*  the provider failed, or answered something that is no answer
+      InternalError    gateway_*   ours
+    ConfigError                    the operator's: file, line, key, what was expected (never answered over HTTP)
+
+`CODES` is the closed list of codes. Each dialect turns a code into its own `error.type` and `error.code`; ours travels
+beside them in the header `x-aigw-error` and in `error.aigw_code`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Code(NamedTuple):
+    """What is fixed about an error code: HTTP status, and the words SDKs of the OpenAI and Anthropic family branch on."""
+
+    status: int
+    openai_type: str
+    openai_code: str | None
+    anthropic_type: str
+
+
+CODES: dict[str, Code] = {
+    # the caller's request
+    "caller_invalid_json": Code(400, "invalid_request_error", None, "invalid_request_error"),
+    "caller_invalid_request": Code(400, "invalid_request_error", None, "invalid_request_error"),
+    "caller_unsupported": Code(400, "invalid_request_error", "unsupported_parameter", "invalid_request_error"),
+    "caller_model_not_found": Code(404, "invalid_request_error", "model_not_found", "not_found_error"),
+    "caller_path_not_found": Code(404, "invalid_request_error", None, "not_found_error"),
+    "caller_method_not_allowed": Code(405, "invalid_request_error", None, "invalid_request_error"),
+    "caller_timeout": Code(408, "invalid_request_error", None, "invalid_request_error"),
+    "caller_body_too_large": Code(413, "invalid_request_error", None, "request_too_large"),
+    "caller_unsupported_media_type": Code(415, "invalid_request_error", None, "invalid_request_error"),
+    "caller_expectation_failed": Code(417, "invalid_request_error", None, "invalid_request_error"),
+    "caller_closed": Code(499, "invalid_request_error", None, "api_error"),
+    # what this consumer may do
+    "policy_key_missing": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error"),
+    "policy_key_invalid": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error"),
+    "policy_key_revoked": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error"),
+    "policy_key_expired": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error"),
+    "policy_forbidden": Code(403, "invalid_request_error", None, "permission_error"),
+    "policy_rate_limited": Code(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error"),
+    "policy_concurrency_limited": Code(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error"),
+    "policy_budget_exhausted": Code(429, "insufficient_quota", "insufficient_quota", "rate_limit_error"),
+    # the provider
+    "provider_unreachable": Code(502, "server_error", None, "api_error"),
+    "provider_connection_lost": Code(502, "server_error", None, "api_error"),
+    "provider_bad_response": Code(502, "server_error", None, "api_error"),
+    "provider_error": Code(502, "server_error", None, "api_error"),
+    "provider_rejected": Code(400, "invalid_request_error", None, "invalid_request_error"),
+    "provider_timeout": Code(504, "server_error", None, "timeout_error"),
+    "provider_rate_limited": Code(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error"),
+    "provider_overloaded": Code(503, "server_error", None, "overloaded_error"),
+    "provider_credentials_invalid": Code(502, "server_error", None, "api_error"),
+    "provider_credentials_exhausted": Code(503, "server_error", None, "api_error"),
+    "provider_unavailable": Code(503, "server_error", None, "overloaded_error"),
+    # us
+    "gateway_internal": Code(500, "server_error", None, "api_error"),
+    "gateway_draining": Code(503, "server_error", None, "overloaded_error"),
+    "gateway_no_provider": Code(503, "server_error", None, "api_error"),
+}
+
+
+class GatewayError(Exception):
+    """Something that ends an exchange with an answer of ours.
+
+    `message` is for the caller: it never holds a secret, a path or an address of this machine. `status` is the HTTP
+    status (the code's own unless the provider's is kept). `may_retry` says whether another target may be tried before
+    the first byte; `retry_after` is in seconds.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        status: int | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        may_retry: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = CODES[code].status if status is None else status
+        self.param = param
+        self.retry_after = retry_after
+        self.may_retry = may_retry
+
+
+class CallerError(GatewayError):
+    """The request is wrong; sending it again unchanged will not help."""
+
+
+class PolicyError(GatewayError):
+    """The request is fine, but this consumer may not do it, or not now."""
+
+
+class UpstreamError(GatewayError):
+    """A provider failed.
+
+    `upstream_status` is what it answered (None: nothing at all). `body` is the provider's own error body, in its own
+    dialect, kept so that the caller sees its words; it is cleaned of secrets before it leaves. `fault` says what the
+    failure teaches us: about the "key" (rest it), the key's whole "account", the "deployment", or nothing ("").
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        status: int | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        may_retry: bool = False,
+        upstream_status: int | None = None,
+        body: bytes = b"",
+        fault: str = "",
+    ) -> None:
+        super().__init__(code, message, status=status, param=param, retry_after=retry_after, may_retry=may_retry)
+        self.upstream_status = upstream_status
+        self.body = body
+        self.fault = fault
+
+
+class InternalError(GatewayError):
+    """Ours: a bug or a state we should not be in."""
+
+
+class ConfigError(Exception):
+    """The operator's input is wrong: says where (file, line, key) and what was expected."""
+
+    def __init__(self, message: str, *, file: str = "", line: int | None = None, key: str = "") -> None:
+        self.message, self.file, self.line, self.key = message, file, line, key
+        where = f"{file}:{line}" if file and line else file
+        super().__init__(": ".join(part for part in (where, key, message) if part))
+
+
+class StoreError(Exception):
+    """The store cannot be used: unreachable, read-only, full, or written by a newer version. The message says what to do."""

@@ -1,0 +1,290 @@
+"""One request and all that became of it.
+
+The nouns that travel through the walk: `Exchange` (the request and its state), `Attempt` (one try at one deployment),
+`Usage` and `Cost` (what it took), `Record` (what is kept), `Sink` (where the answer goes), and the two halves of a call
+to a provider (`UpstreamRequest`, and `Receiver` for what comes back).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from aigw.consumer import Caller
+    from aigw.deployment import Route
+
+Headers = list[tuple[bytes, bytes]]
+"""Header pairs as they travel: names lower-case."""
+
+
+class Usage(msgspec.Struct, kw_only=True, gc=False):
+    """Tokens of one exchange, normalised: `input` is the whole prompt (cache reads and writes included), `output` the
+    whole answer (reasoning included); the other counts are parts of those two. Integers, never negative.
+
+    `estimated`: the provider reported none. `reported_cost` is the provider's own figure in nano-USD, when it gave one.
+    """
+
+    input: int = 0
+    cached: int = 0  # part of input: read from the provider's cache
+    cache_write_5m: int = 0  # part of input
+    cache_write_1h: int = 0  # part of input
+    output: int = 0
+    reasoning: int = 0  # part of output
+    audio_input: int = 0  # part of input
+    audio_output: int = 0  # part of output
+    image_input: int = 0  # part of input
+    image_output: int = 0  # part of output
+    estimated: bool = False
+    service_tier: str = ""  # from the answer, never from the request
+    reported_cost: int | None = None
+
+
+class Cost(msgspec.Struct, frozen=True, gc=False):
+    """What a usage costs. `nano` is in billionths of `currency`; `cache_saving` (same unit) is what cache reads saved
+    against the full input price. `source` names the price's origin ("config", "genai-prices", "fallback"), `version` its
+    edition."""
+
+    nano: int
+    currency: str = "USD"
+    cache_saving: int = 0
+    source: str = ""
+    version: str = ""
+
+
+class Attempt(msgspec.Struct, kw_only=True, gc=False):
+    """One try at one deployment. Times are microseconds; `started` counts from the exchange's start."""
+
+    provider: str
+    model: str = ""
+    key: str = ""  # the provider key's label ("openai#2"), never the key
+    started: int = 0
+    took: int = 0
+    status: int | None = None  # what the provider answered; None: nothing
+    error: str = ""  # our code, when it failed
+    detail: str = ""  # the provider's reason, cleaned of secrets
+    cost: int | None = None  # nano, of an abandoned attempt that was billed
+
+
+class Record(msgspec.Struct, kw_only=True, array_like=True, gc=False):
+    """What is kept of an exchange: one row, whatever happened. New fields go at the end, with a default, so that a journal
+    of an older version can be read.
+
+    Times: `at` is seconds since the epoch (start of the exchange), durations are microseconds. Money is integer nano-units
+    of `currency`; `cost` None means the price is unknown, which is not 0.
+    """
+
+    id: str  # our request id
+    at: float
+    took: int = 0  # start to last byte
+    first_token: int | None = None  # start to the first content of a stream
+    status: int = 0  # what the caller got
+    outcome: str = "ok"  # ok, caller_error, policy_error, provider_error, gateway_error, client_closed
+    error: str = ""  # our code
+    operation: str = ""  # chat, messages, embeddings ...
+    dialect: str = ""  # the caller's
+    stream: bool = False
+    consumer: str = ""  # name
+    consumer_id: str = ""
+    key_id: str = ""
+    group: str = ""
+    tags: str = ""  # JSON object
+    requested_model: str = ""
+    route: str = ""
+    provider: str = ""
+    model: str = ""  # asked of the provider
+    answer_model: str = ""  # named in its answer
+    residency: str = ""
+    input: int = 0
+    cached: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    output: int = 0
+    reasoning: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    image_output: int = 0
+    estimated: bool = False
+    service_tier: str = ""
+    cost: int | None = None
+    currency: str = "USD"
+    cache_saving: int = 0
+    abandoned_cost: int = 0
+    reported_cost: int | None = None
+    price_source: str = ""
+    price_version: str = ""
+    finish_reason: str = ""
+    end_user: str = ""
+    client_ip: str = ""
+    client_agent: str = ""
+    upstream_id: str = ""  # the provider's request id
+    config_hash: str = ""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    attempts: str = "[]"  # JSON list of Attempt
+
+
+class Origin(msgspec.Struct, frozen=True, gc=False):
+    """Where a connection goes, and all that makes two connections interchangeable. `proxy` is "" or an http:// URL."""
+
+    scheme: str  # http, https, or demo
+    host: str
+    port: int
+    proxy: str = ""
+    ca_file: str = ""
+
+
+class Target:
+    """The fixed part of a request to one endpoint with one provider key: rendered once, used for each request."""
+
+    __slots__ = ("method", "origin", "path", "wire")
+
+    def __init__(self, method: str, origin: Origin, path: str, headers: Mapping[str, str]) -> None:
+        """`headers` are the provider's own (credentials, versions); raises ValueError for a control character in one."""
+        default = {"http": 80, "https": 443}.get(origin.scheme)
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        authority = host if origin.port == default else f"{host}:{origin.port}"
+        full = f"http://{authority}{path}" if origin.proxy and origin.scheme == "http" else path
+        lines = [f"{method} {full} HTTP/1.1", f"host: {authority}", *(f"{name}: {value}" for name, value in headers.items())]
+        for line in lines:
+            if not line.isascii() or any(character < " " or character == "\x7f" for character in line):
+                raise ValueError(f"a control or non-ASCII character in {line.partition(':')[0]!r}")
+        self.method, self.origin, self.path = method, origin, path
+        self.wire = ("\r\n".join(lines) + "\r\n").encode("ascii")
+
+    def __repr__(self) -> str:  # never the headers: they hold the key
+        return f"Target({self.method} {self.origin.scheme}://{self.origin.host}:{self.origin.port}{self.path})"
+
+
+class UpstreamRequest:
+    """One request to a provider. `extra` are this caller's headers (already fit for the wire). Timeouts are seconds:
+    until connected, until the first byte of the answer's head, between two blocks of its body, and for the whole call."""
+
+    __slots__ = ("body", "connect_timeout", "extra", "first_byte_timeout", "idle_timeout", "target", "timeout")
+
+    def __init__(
+        self,
+        target: Target,
+        body: bytes = b"",
+        extra: bytes = b"",
+        *,
+        connect_timeout: float = 10.0,
+        first_byte_timeout: float = 300.0,
+        idle_timeout: float = 300.0,
+        timeout: float = 900.0,
+    ) -> None:
+        self.target, self.body, self.extra = target, body, extra
+        self.connect_timeout, self.first_byte_timeout = connect_timeout, first_byte_timeout
+        self.idle_timeout, self.timeout = idle_timeout, timeout
+
+
+class Flow(Protocol):
+    """The hold a receiver has on the connection that feeds it."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Receiver(Protocol):
+    """Who takes a provider's answer as it arrives. All three are called synchronously, in this order, from the connection;
+    none may raise."""
+
+    def head(self, status: int, headers: Headers, flow: Flow) -> None: ...
+
+    def feed(self, block: bytes) -> None: ...
+
+
+class Sink(Protocol):
+    """Where an answer goes. The only thing between the walk and HTTP: an implementation owns the framing.
+
+    Order: `begin`, any number of `write`, then `end` (a whole answer) or `abort` (cut: the client must see that it is not
+    whole). `answer` is all of it in one write. `paused` says the client is slower than we are; `on_resume` asks for one
+    call when it has caught up. After the client is gone every call does nothing.
+    """
+
+    @property
+    def paused(self) -> bool: ...
+
+    @property
+    def started(self) -> bool: ...
+
+    def begin(self, status: int, headers: Headers, length: int | None = None) -> None: ...
+
+    def write(self, block: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None: ...
+
+    def on_resume(self, callback: Callable[[], None]) -> None: ...
+
+
+class Exchange:
+    """One request on its walk. Filled from top to bottom; read by whoever comes later."""
+
+    __slots__ = (
+        "answer_model",
+        "attempts",
+        "body",
+        "bytes_out",
+        "caller",
+        "client_agent",
+        "client_ip",
+        "cost",
+        "dialect",
+        "end_user",
+        "error",
+        "finish_reason",
+        "first_token_at",
+        "headers",
+        "id",
+        "max_tokens",
+        "model",
+        "operation",
+        "patience",
+        "provider",
+        "requested_model",
+        "residency",
+        "route",
+        "started",
+        "started_at",
+        "status",
+        "stream",
+        "upstream_id",
+        "usage",
+    )
+
+    def __init__(self, id: str, operation: str, dialect: str, body: bytes, headers: Mapping[str, str]) -> None:  # noqa: A002 - the field's word
+        self.id, self.operation, self.dialect, self.body, self.headers = id, operation, dialect, body, headers
+        self.started = 0.0  # monotonic seconds
+        self.started_at = 0.0  # seconds since the epoch
+        self.patience = 0.0  # seconds the caller will wait; 0: not said
+        self.client_ip = ""
+        self.client_agent = ""
+        self.caller: Caller | None = None
+        self.requested_model = ""
+        self.stream = False
+        self.max_tokens: int | None = None
+        self.end_user = ""
+        self.route: Route | None = None
+        self.provider = ""
+        self.model = ""
+        self.residency = ""
+        self.attempts: list[Attempt] = []
+        self.status = 0
+        self.error: BaseException | None = None
+        self.usage: Usage | None = None
+        self.cost: Cost | None = None
+        self.answer_model = ""
+        self.finish_reason = ""
+        self.first_token_at = 0.0  # monotonic seconds
+        self.upstream_id = ""
+        self.bytes_out = 0

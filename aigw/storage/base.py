@@ -1,0 +1,137 @@
+"""What a store and a counter must answer: the contracts behind which SQLite, PostgreSQL, memory and Redis stand.
+
+One test suite (`tests/contracts/`) runs over every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from aigw.consumer import Consumer, ConsumerKey
+from aigw.exchange import Record
+
+
+class Change(msgspec.Struct, frozen=True):
+    """An edit that running servers must hear of. `kind` is "consumer" or "key"; `id` the row's."""
+
+    seq: int
+    kind: str
+    id: str
+
+
+class UsageRow(msgspec.Struct, kw_only=True):
+    """One line of `aigw stats`: a group of exchanges. Times are microseconds, costs nano-units by currency.
+
+    `unpriced` counts exchanges with tokens and no known price. The percentiles come from histograms whose buckets grow by
+    less than 10 %, so they are off by 5 % at most; None where nothing was measured.
+    """
+
+    group: str
+    requests: int = 0
+    errors: int = 0
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    costs: dict[str, int] = {}
+    unpriced: int = 0
+    total_p50: int | None = None
+    total_p95: int | None = None
+    first_token_p50: int | None = None
+    first_token_p95: int | None = None
+
+
+class Store(Protocol):
+    """Consumers, keys, records, small values. Every method may be awaited from one event loop; a store that is out of reach
+    raises StoreError. All writes are safe to repeat."""
+
+    async def consumers(self) -> tuple[list[Consumer], list[ConsumerKey], int]:
+        """All consumers, all keys (revoked ones too) and the newest change's number."""
+
+    async def changes(self, since: int) -> list[Change]:
+        """Edits after change number *since*, oldest first."""
+
+    async def last_change(self) -> int:
+        """The newest change's number: cheap, asked twice a second."""
+
+    async def consumer(self, name_or_id: str) -> Consumer | None: ...
+
+    async def keys_of(self, consumer_id: str) -> list[ConsumerKey]: ...
+
+    async def key(self, key_id: str) -> ConsumerKey | None: ...
+
+    async def put_consumer(self, consumer: Consumer) -> None:
+        """Insert or replace, with its change row, in one transaction. A name that another id holds raises StoreError."""
+
+    async def put_key(self, key: ConsumerKey) -> None: ...
+
+    async def revoke_key(self, key_id: str, at: float) -> bool:
+        """True when it was live. A revoked key stays, so that its records keep their name."""
+
+    async def append(self, records: Sequence[Record]) -> int:
+        """Keep *records* and add the new ones to the hourly roll-ups, in one transaction; those already kept (same id) are
+        skipped. Returns how many were new."""
+
+    async def usage(self, by: str, since: float, until: float, tz: str = "UTC") -> list[UsageRow]:
+        """Sums between two times (epoch seconds), grouped by "model", "consumer", "provider", "route", "day", "hour" or
+        "" (one row). Days and hours are those of the time zone *tz*. Most requests first; days and hours in order."""
+
+    async def records(self, *, limit: int = 100, since: float = 0.0, ids: Iterable[str] = ()) -> list[Record]:
+        """Newest first, or exactly those named."""
+
+    async def expire(self, records_before: float, rollups_before: float, limit: int = 5000) -> int:
+        """Delete at most *limit* old rows (bounded work: a nightly purge must not stop the writer). Returns how many."""
+
+    async def get(self, key: str) -> bytes | None: ...
+
+    async def put(self, key: str, value: bytes, ttl: float | None = None) -> None: ...
+
+    async def delete(self, key: str) -> None: ...
+
+    async def lease(self, name: str, holder: str, ttl: float) -> bool:
+        """True when *holder* has the lease now (taken, renewed, or the old one ran out)."""
+
+    async def close(self) -> None: ...
+
+
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """A wish to use *amount* of the counter *key*, which may hold at most *limit*.
+
+    `window` is its period in seconds (the count starts again with each), or 0 for a gauge: what is held counts until it is
+    released (requests at once).
+    """
+
+    key: str
+    amount: int
+    limit: int
+    window: int = 60
+
+
+class Permit(msgspec.Struct, gc=False):
+    """What `hold` gave: keep it until `settle` or `release`. `refused` is the claim that did not fit, None when all were
+    granted; `retry_after` (seconds) says when it may. A refused permit holds nothing."""
+
+    claims: tuple[Claim, ...] = ()
+    refused: Claim | None = None
+    retry_after: float = 0.0
+    token: Any = None
+
+
+class Counters(Protocol):
+    """Rate windows, gauges and budgets, shared by all who serve. All claims of one hold are granted together or not at all."""
+
+    async def hold(self, claims: Sequence[Claim], now: float) -> Permit:
+        """One round trip. *now* is seconds since the epoch."""
+
+    def settle(self, permit: Permit, used: Mapping[str, int]) -> None:
+        """What was really used, by key; keys not named keep what they held, gauges fall back. Only enqueues; once."""
+
+    def release(self, permit: Permit) -> None:
+        """Nothing was used: windows and gauges get back what was held. Only enqueues; once."""
+
+    async def sweep(self, now: float) -> None:
+        """Forget windows that ended. Called now and then."""
+
+    async def close(self) -> None: ...
