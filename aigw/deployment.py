@@ -35,3 +35,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_timeout: float | None = None
     stream_idle_timeout: float | None = None
     timeout: float | None = None
+
+
+class ProviderKey(msgspec.Struct, frozen=True, gc=False):
+    """One of our credentials at a provider. `label` names it in records, logs and commands ("openai#2"); keys with the same
+    `account` share the provider's limits. Its repr never shows the secret."""
+
+    label: str
+    secret: str
+    account: str = ""
+
+    def __repr__(self) -> str:
+        return f"ProviderKey({self.label!r})"
