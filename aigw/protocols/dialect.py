@@ -1,0 +1,120 @@
+"""What a dialect must answer: bytes in, facts out, and our errors in its shape. No sockets, no providers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from aigw.errors import CODES, CallerError, GatewayError
+from aigw.exchange import Usage
+
+T = TypeVar("T")
+
+
+class Asked(msgspec.Struct, gc=False):
+    """What the walk needs to know of a request. `wants_usage`: the caller wrote `stream_options` itself, so its stream stays
+    as the provider sends it."""
+
+    model: str
+    stream: bool = False
+    max_tokens: int | None = None
+    end_user: str = ""
+    wants_usage: bool = False
+
+
+class Told(msgspec.Struct, gc=False):
+    """What an answer says of itself."""
+
+    usage: Usage | None = None
+    model: str = ""
+    finish_reason: str = ""
+
+
+class Tap(Protocol):
+    """Watches one stream go by. `look` is given whole events, as bytes, and returns the bytes to send on (the same, unless the
+    stream holds an event that only we asked for). `failed` is the data of an error event, once one was seen.
+
+    `begun` turns true with the first event that carries content: the first token.
+    """
+
+    told: Told
+    failed: bytes
+    begun: bool
+
+    def look(self, block: bytes) -> bytes: ...
+
+
+class Dialect(Protocol):
+    """A wire shape, seen from both sides. Stateless."""
+
+    name: str
+
+    def read_request(self, body: bytes) -> Asked:
+        """Raises CallerError when *body* is no request of this dialect."""
+
+    def read_answer(self, body: bytes) -> Told:
+        """Raises ValueError when *body* is no JSON object: then it is no answer."""
+
+    def tap(self, *, hide_usage: bool) -> Tap: ...
+
+    def render_error(self, error: GatewayError, request_id: str) -> bytes:
+        """The body of an error answer, with the header `x-aigw-error` beside it."""
+
+    def render_error_event(self, error: GatewayError, request_id: str) -> bytes:
+        """The events that end a stream that broke after its first byte."""
+
+
+_any_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def decode_answer(decode: Callable[[bytes], T], body: bytes) -> T | None:
+    """An answer's typed part; None when it is a JSON object with odd types inside (still an answer). Raises ValueError when it is
+    no JSON object: then it is none."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError:
+        try:
+            _any_object(body)
+        except (msgspec.DecodeError, RecursionError):
+            raise ValueError("not a JSON object") from None
+        return None
+    except (msgspec.DecodeError, RecursionError):
+        raise ValueError("not JSON") from None
+
+
+def complain(error: msgspec.DecodeError | RecursionError | UnicodeError) -> CallerError:
+    """A decoder's complaint in words for the caller, never with the body's own bytes."""
+    if not isinstance(error, msgspec.ValidationError):
+        what = "nested too deeply" if isinstance(error, RecursionError) else "not valid JSON"
+        return CallerError("caller_invalid_json", f"The request body is {what}. Send one JSON object.")
+    text, _, path = str(error).partition(" - at `$")
+    name = path.rstrip("`").lstrip(".")
+    if not name:
+        if "missing required field" in text:
+            missing = text.rpartition("`")[0].rpartition("`")[2]
+            message = f"The request has no `{missing}`. Name the model to use."
+            return CallerError("caller_invalid_request", message, param=missing)
+        return CallerError("caller_invalid_json", "The request body must be a JSON object.")
+    expected = text.replace("`", "").replace("Expected ", "").replace(" | null", "").partition(", got ")
+    plain = {"str": "a string", "int": "a whole number", "bool": "true or false", "object": "an object", "array": "a list"}
+    wanted = " or ".join(plain.get(word, word) for word in expected[0].split(" | "))
+    got = plain.get(expected[2], expected[2])
+    return CallerError("caller_invalid_request", f"`{name}` must be {wanted}, not {got}.", param=name)
+
+
+def openai_error(error: GatewayError, request_id: str, body: Any = None) -> dict[str, Any]:
+    """Our error as OpenAI's object; the provider's own words (`body`, its error object) win where it gave some."""
+    code = CODES[error.code]
+    fields: dict[str, Any] = {
+        "message": error.message,
+        "type": code.openai_type,
+        "param": error.param,
+        "code": code.openai_code,
+    }
+    if isinstance(body, dict):
+        fields.update({name: value for name, value in body.items() if name in ("type", "param", "code") and value is not None})
+    fields["aigw_code"] = error.code
+    fields["request_id"] = request_id
+    return {"error": fields}

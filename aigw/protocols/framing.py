@@ -1,0 +1,50 @@
+"""Server-sent events as bytes: where events end, and what their data is. Nothing is parsed that need not be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+# An event ends with an empty line; lines end with LF, CRLF or CR (the HTML standard's event-stream format).
+_BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+_LINE = re.compile(rb"\r\n|\n|\r")
+
+
+def last_boundary(block: bytes) -> int:
+    """Where the last whole event of *block* ends; 0 when none does."""
+    end = block.rfind(b"\n\n") + 2
+    if end < 2:
+        end = 0
+    if b"\r" in block:
+        for match in _BOUNDARY.finditer(block, end):
+            end = match.end()
+    return end
+
+
+def split(block: bytes) -> Iterator[bytes]:
+    """The events of *block* (whole ones), each with the empty line that ends it, so that joining them gives *block* again."""
+    if b"\r" not in block:
+        start = 0
+        while (end := block.find(b"\n\n", start)) >= 0:
+            end += 2
+            while block[end : end + 1] == b"\n":  # some write more than one empty line
+                end += 1
+            yield block[start:end]
+            start = end
+    else:
+        start = 0
+        for match in _BOUNDARY.finditer(block):
+            if match.start() < start:
+                continue
+            yield block[start : match.end()]
+            start = match.end()
+    if start < len(block):
+        yield block[start:]
+
+
+def data(event: bytes) -> bytes:
+    """The data of one event: its `data:` lines joined by LF, one space behind the colon dropped; b"" when it has none."""
+    if event.startswith(b"data: ") and event.find(b"\n") >= len(event) - 2 and b"\r" not in event:
+        return event[6:].rstrip(b"\n")
+    lines = (line for line in _LINE.split(event) if line.startswith(b"data:"))
+    return b"\n".join(line[6:] if line[5:6] == b" " else line[5:] for line in lines)

@@ -1,0 +1,151 @@
+"""Edits a JSON object's bytes in place: set, drop or rename one top-level key, all other bytes untouched.
+
+A body is never re-serialised: unknown fields, their order, number formats, signatures and cache marks must reach the
+provider as the caller wrote them. The common case finds the key with `bytes.find` and proves the edit by decoding the
+result; whatever is unusual (the key twice, escapes inside it, the same word deeper down) goes to `scan`, which walks the
+object's top level token by token.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import msgspec
+
+_encode = msgspec.json.encode
+_decode = msgspec.json.decode
+
+# A string, or one structural character. Everything between them (numbers, literals, white space) is not looked at.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
+_SPACE = b" \t\r\n"
+
+
+class Member(NamedTuple):
+    """One top-level member: its decoded key, where the key's token and the value's bytes begin and end."""
+
+    key: str
+    key_start: int
+    key_end: int
+    start: int
+    end: int
+
+
+def scan(body: bytes) -> list[Member]:
+    """The top-level members of the object *body*, in order, duplicates included. *body* must be valid JSON (decode it first);
+    raises ValueError when it is no object."""
+    members: list[Member] = []
+    depth = 0
+    key: tuple[str, int, int] | None = None
+    start = -1
+    for token in _TOKEN.finditer(body):
+        first = body[token.start()]
+        if first in b"{[":
+            depth += 1
+        elif first in b"}]":
+            depth -= 1
+            if depth == 0:
+                if key is not None:
+                    members.append(_member(body, key, start, token.start()))
+                return members
+        elif depth == 1:
+            if first == 0x22 and key is None:  # a string where a key belongs
+                key = (_decode(token.group()), token.start(), token.end())
+            elif first == 0x3A and start < 0:  # the colon behind it
+                start = token.end()
+            elif first == 0x2C and key is not None:  # a comma ends the member
+                members.append(_member(body, key, start, token.start()))
+                key, start = None, -1
+    raise ValueError("not a JSON object")
+
+
+def _member(body: bytes, key: tuple[str, int, int], start: int, end: int) -> Member:
+    while body[start] in _SPACE:
+        start += 1
+    while body[end - 1] in _SPACE:
+        end -= 1
+    return Member(key[0], key[1], key[2], start, end)
+
+
+def duplicates(body: bytes, key: str) -> bool:
+    """Whether lower-case *key* stands more than once at the top level: two parsers would read two values."""
+    # An escaped spelling of a lower-case ASCII letter begins \u006 or \u007; ordinary escapes (\u4f60) do not.
+    if body.count(b'"%b"' % key.encode()) == 1 and b"\\u006" not in body and b"\\u007" not in body:
+        return False
+    return sum(member.key == key for member in scan(body)) > 1
+
+
+def set_value(body: bytes, key: str, value: Any, old: Any = msgspec.UNSET) -> bytes:
+    """*body* with top-level *key* holding *value* (any JSON value); added at the end when it is not there.
+
+    *old* is its present value when the caller knows it (a plain string makes the fast path). Raises ValueError when *body*
+    is no object or has the key twice.
+    """
+    name = _encode(key)
+    fresh = _encode(value)
+    if isinstance(old, str) and body.count(name) == 1:
+        at = body.find(name) + len(name)
+        for separator in (b":", b": "):
+            wanted = separator + _encode(old)
+            if body.startswith(wanted, at) and _top_level_once(body, at):
+                return b"".join((body[: at + len(separator)], fresh, body[at + len(wanted) :]))
+    members = scan(body)
+    found = [member for member in members if member.key == key]
+    if len(found) > 1:
+        raise ValueError(f"the key {key!r} stands twice")
+    if found:
+        return b"".join((body[: found[0].start], fresh, body[found[0].end :]))
+    return add(body, key, value, empty=not members)
+
+
+def _top_level_once(body: bytes, at: int) -> bool:
+    """Whether position *at* is at the object's top level. Cheap for what SDKs write (`{"model":` first); counts braces outside
+    strings only when it is not that simple."""
+    before = body[:at]
+    if before.count(b"{") == 1 and b"[" not in before:
+        return True
+    depth = 0
+    for token in _TOKEN.finditer(body, 0, at):
+        first = body[token.start()]
+        if first in b"{[":
+            depth += 1
+        elif first in b"}]":
+            depth -= 1
+    return depth == 1
+
+
+def add(body: bytes, key: str, value: Any, *, empty: bool | None = None) -> bytes:
+    """*body* with a member more, at its end. The caller knows that *key* is not there."""
+    end = body.rindex(b"}")
+    if empty is None:
+        empty = not body[body.index(b"{") + 1 : end].strip(_SPACE)
+    return b"".join((body[:end], b"" if empty else b",", _encode(key), b":", _encode(value), body[end:]))
+
+
+def drop(body: bytes, key: str) -> bytes:
+    """*body* without top-level *key* (each time it stands there)."""
+    members = scan(body)
+    for index in range(len(members) - 1, -1, -1):
+        member = members[index]
+        if member.key != key:
+            continue
+        if index + 1 < len(members):  # up to the next key: takes our comma along
+            body = body[: member.key_start] + body[members[index + 1].key_start :]
+        elif index:  # the last one: from the end of the one before
+            body = body[: members[index - 1].end] + body[member.end :]
+        else:
+            body = body[: member.key_start] + body[member.end :]
+        members = scan(body)
+    return body
+
+
+def rename(body: bytes, key: str, new: str) -> bytes:
+    """*body* with top-level *key* called *new*, its value untouched; unchanged when it is not there. When *new* is there
+    already it wins, and *key* is dropped: a provider must not read two values."""
+    members = scan(body)
+    if any(member.key == new for member in members):
+        return drop(body, key)
+    for member in reversed(members):
+        if member.key == key:
+            body = b"".join((body[: member.key_start], _encode(new), body[member.key_end :]))
+    return body
