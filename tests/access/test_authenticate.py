@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from aigw.access.authenticate import ANONYMOUS, Directory, configured
+from aigw.access.consumer_keys import mint
+from aigw.config.schema import Consumer as ConsumerTable
+from aigw.consumer import Caller, Consumer, ConsumerKey
+from aigw.errors import ConfigError, GatewayError
+
+ALICE = Consumer(id="a", name="alice")
+BOB = Consumer(id="b", name="bob")
+ALICE_KEY, ALICE_STORED = mint("a", now=100.0)
+BOB_KEY, BOB_STORED = mint("b", now=100.0)
+
+
+def headers(*pairs: tuple[str, str]) -> CIMultiDictProxy[str]:
+    return CIMultiDictProxy(CIMultiDict(pairs))
+
+
+def bearer(key: str) -> CIMultiDictProxy[str]:
+    return headers(("Host", "x"), ("Authorization", f"Bearer {key}"))
+
+
+def directory(
+    keys: Iterable[ConsumerKey] = (ALICE_STORED, BOB_STORED),
+    *,
+    required: bool = True,
+    configured: Iterable[Caller] = (),
+    now: float = 1000.0,
+) -> Directory:
+    made = Directory(required=required, configured=configured, clock=lambda: now)
+    made.load([ALICE, BOB], keys, 1)
+    return made
+
+
+def refusal(made: Directory, sent: CIMultiDictProxy[str]) -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        made.authenticate(sent)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        bearer(ALICE_KEY),
+        headers(("authorization", f"bearer {ALICE_KEY}")),
+        headers(("AUTHORIZATION", f"BEARER   {ALICE_KEY} ")),
+        headers(("x-api-key", ALICE_KEY)),
+        headers(("X-Goog-Api-Key", ALICE_KEY)),
+    ],
+)
+def test_where_a_key_may_be(sent: CIMultiDictProxy[str]) -> None:
+    """OpenAI, Anthropic and Gemini clients each send the key their way; all are understood."""
+    assert directory().authenticate(sent) == Caller(ALICE, ALICE_STORED)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "message"),
+    [
+        (
+            headers(),
+            "policy_key_missing",
+            (
+                "no API key; send a key of this gateway as 'Authorization: Bearer sk-aigw-...'; its operator makes one with "
+                "'aigw keys create NAME'"
+            ),
+        ),
+        (headers(("Authorization", "")), "policy_key_missing", "no API key; "),
+        (headers(("Authorization", "Bearer ")), "policy_key_missing", "the Authorization header is not of the form"),
+        (headers(("Authorization", "Basic YTpi")), "policy_key_missing", "the Authorization header is not of the form"),
+        (headers(("Authorization", ALICE_KEY)), "policy_key_missing", "the Authorization header is not of the form"),
+        (
+            bearer("sk-proj-somebody-elses"),
+            "policy_key_invalid",
+            "not known to this gateway (its own keys begin with sk-aigw-)",
+        ),
+        (bearer(ALICE_KEY[:-1] + "_"), "policy_key_invalid", "looks mistyped or cut off"),
+        (bearer(ALICE_KEY[:-1]), "policy_key_invalid", "looks mistyped or cut off"),
+        (bearer(mint("a", now=0.0)[0]), "policy_key_invalid", "well-formed but not known"),
+        (bearer("\udcff\udcfe"), "policy_key_invalid", "not known to this gateway"),
+    ],
+)
+def test_refusals(sent: CIMultiDictProxy[str], code: str, message: str) -> None:
+    """Each way to be unknown has its code and says what to do; none repeats what was sent."""
+    error = refusal(directory(), sent)
+    assert (error.code, error.status) == (code, 401)
+    assert message in error.message
+    for value in sent.values():
+        credential = value.rpartition(" ")[2]
+        assert not credential or credential not in error.message
+
+
+def test_revoked_and_expired() -> None:
+    """A dead key says how it died, not that it is unknown, and an expiry counts to the second."""
+    revoked, revoked_stored = mint("a", now=0.0)
+    expiring, expiring_stored = mint("a", now=0.0, expires=500.0)
+    stored = [ConsumerKey(**{**fields(revoked_stored), "revoked": 86400.0}), expiring_stored]
+
+    error = refusal(directory(stored), bearer(revoked))
+    assert error.code == "policy_key_revoked"
+    assert f"this API key ({revoked_stored.id}) was revoked on 1970-01-02 00:00 UTC" in error.message
+    assert directory(stored, now=499.9).authenticate(bearer(expiring)).consumer == ALICE
+    error = refusal(directory(stored, now=500.0), bearer(expiring))
+    assert error.code == "policy_key_expired"
+    assert "expired on 1970-01-01 00:08 UTC" in error.message
+    assert revoked not in error.message
+
+
+def test_disabled_consumer() -> None:
+    """A disabled consumer is known, and refused with 403."""
+    made = directory()
+    made.apply({"a": Consumer(id="a", name="alice", disabled=True)}, {}, 2)
+    error = refusal(made, bearer(ALICE_KEY))
+    assert (error.code, error.status) == ("policy_forbidden", 403)
+    assert made.authenticate(bearer(BOB_KEY)).consumer == BOB
+
+
+def test_two_credentials() -> None:
+    """Of two credentials the first valid one wins, in the order Authorization, x-api-key, x-goog-api-key; of two bad ones
+    the complaint is about the one we know more about."""
+    made = directory()
+    both = headers(("x-api-key", BOB_KEY), ("Authorization", f"Bearer {ALICE_KEY}"))
+    assert made.authenticate(both).consumer == ALICE
+    assert made.authenticate(headers(("Authorization", "Bearer nonsense"), ("x-api-key", BOB_KEY))).consumer == BOB
+    assert made.authenticate(headers(("Authorization", "Basic YTpi"), ("x-goog-api-key", BOB_KEY))).consumer == BOB
+    dead = directory([ConsumerKey(**{**fields(BOB_STORED), "revoked": 1.0})])
+    error = refusal(dead, headers(("Authorization", "Bearer nonsense"), ("x-api-key", BOB_KEY)))
+    assert error.code == "policy_key_revoked"
+
+
+def test_without_required_credentials() -> None:
+    """Where none is required, nobody or a placeholder is anonymous; a wrong key of ours is still refused."""
+    made = directory(required=False)
+    assert made.authenticate(headers()) == ANONYMOUS
+    assert made.authenticate(bearer("not-needed")) == ANONYMOUS
+    assert made.authenticate(bearer(ALICE_KEY)).consumer == ALICE
+    assert refusal(made, bearer(ALICE_KEY[:-1])).code == "policy_key_invalid"
+    assert refusal(made, bearer(mint("a", now=0.0)[0])).code == "policy_key_invalid"
+
+
+def test_nobody_is_refused_before_the_store_was_read() -> None:
+    """Until the store was read once, an unknown key is a 503 of ours: a valid one is never answered 401."""
+    made = Directory(configured=[configured("ci", ConsumerTable(key=""), "literal-secret")])
+    error = refusal(made, bearer(ALICE_KEY))
+    assert (error.code, error.status, error.retry_after) == ("gateway_internal", 503, 1)
+    assert refusal(made, headers()).code == "policy_key_missing"
+    assert made.authenticate(bearer("literal-secret")).consumer.name == "ci"
+
+
+def test_changes() -> None:
+    """A delta does what reading all again would do: keys and consumers come, change and go."""
+    made = directory([ALICE_STORED])
+    assert refusal(made, bearer(BOB_KEY)).code == "policy_key_invalid"
+    made.apply({}, {BOB_STORED.id: BOB_STORED}, 2)
+    assert made.authenticate(bearer(BOB_KEY)).consumer == BOB
+    renamed = Consumer(id="b", name="robert", rpm=5)
+    made.apply({"b": renamed}, {}, 3)
+    assert made.authenticate(bearer(BOB_KEY)).consumer == renamed
+    made.apply({}, {BOB_STORED.id: ConsumerKey(**{**fields(BOB_STORED), "revoked": 7.0})}, 4)
+    assert refusal(made, bearer(BOB_KEY)).code == "policy_key_revoked"
+    made.apply({"a": None}, {}, 5)
+    assert refusal(made, bearer(ALICE_KEY)).code == "policy_key_invalid"
+    made.apply({"a": ALICE}, {}, 6)
+    assert made.authenticate(bearer(ALICE_KEY)).consumer == ALICE
+    made.apply({}, {ALICE_STORED.id: None}, 7)
+    assert refusal(made, bearer(ALICE_KEY)).code == "policy_key_invalid"
+    assert made.seq == 7
+
+
+def test_config_consumers() -> None:
+    """A consumer of the config may have any key, or only its digest; it wins over a stored one with the same key, and a
+    change of the stored one does not bring that back."""
+    table = ConsumerTable(key="", group="build", tags={"team": "x"}, rpm=3)
+    by_key = configured("ci", table, "literal-secret")
+    by_digest = configured("gitops", table, "sha256:" + hashlib.sha256(b"other-secret").hexdigest().upper())
+    ours = configured("ours", table, ALICE_KEY)
+    made = directory(configured=[by_key, by_digest, ours])
+
+    assert made.authenticate(bearer("literal-secret")).consumer == Consumer(
+        id="config:ci", name="ci", group="build", tags='{"team":"x"}', rpm=3
+    )
+    assert made.authenticate(headers(("x-api-key", "other-secret"))).key.id == "config:gitops"
+    assert made.authenticate(bearer(ALICE_KEY)).consumer.name == "ours"
+    assert made.authenticate(bearer(ALICE_KEY)).key.id == ALICE_STORED.id
+    made.apply({"a": Consumer(id="a", name="renamed")}, {}, 2)
+    assert made.authenticate(bearer(ALICE_KEY)).consumer.name == "ours"
+
+    made.reconfigure(required=True, configured=[])
+    assert made.authenticate(bearer(ALICE_KEY)).consumer.name == "renamed"
+    assert refusal(made, bearer("literal-secret")).code == "policy_key_invalid"
+
+
+@pytest.mark.parametrize("secret", ["", "sha256:", "sha256:abc", "sha256:" + "0" * 62, "sha256:" + "g" * 64])
+def test_bad_config_key(secret: str) -> None:
+    """A key that is empty or no SHA-256 is the operator's to correct: the complaint names it."""
+    with pytest.raises(ConfigError) as caught:
+        configured("ci", ConsumerTable(key=""), secret)
+    assert caught.value.key == "consumers.ci.key"
+
+
+def fields(key: ConsumerKey) -> dict[str, object]:
+    return {name: getattr(key, name) for name in key.__struct_fields__}
