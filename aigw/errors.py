@@ -106,7 +106,9 @@ class UpstreamError(GatewayError):
 
     `upstream_status` is what it answered (None: nothing at all). `body` is the provider's own error body, in its own
     dialect, kept so that the caller sees its words; it is cleaned of secrets before it leaves. `fault` says what the
-    failure teaches us: about the "key" (rest it), the key's whole "account", the "deployment", or nothing ("").
+    failure teaches us: about the "key" (rest it), the key's whole "account", the "deployment", or nothing (""). `sent`: the
+    request's body had gone out, so the provider may have done (and billed) the work. `detail` is for the operator's record: it
+    may name addresses, never secrets.
     """
 
     def __init__(
@@ -121,11 +123,15 @@ class UpstreamError(GatewayError):
         upstream_status: int | None = None,
         body: bytes = b"",
         fault: str = "",
+        sent: bool = True,
+        detail: str = "",
     ) -> None:
         super().__init__(code, message, status=status, param=param, retry_after=retry_after, may_retry=may_retry)
         self.upstream_status = upstream_status
         self.body = body
         self.fault = fault
+        self.sent = sent
+        self.detail = detail or message
 
 
 class InternalError(GatewayError):

@@ -174,7 +174,7 @@ class UpstreamRequest:
         connect_timeout: float = 10.0,
         first_byte_timeout: float = 300.0,
         idle_timeout: float = 300.0,
-        timeout: float = 900.0,
+        timeout: float = 3600.0,
     ) -> None:
         self.target, self.body, self.extra = target, body, extra
         self.connect_timeout, self.first_byte_timeout = connect_timeout, first_byte_timeout
@@ -182,13 +182,14 @@ class UpstreamRequest:
 
 
 class Flow(Protocol):
-    """The hold a receiver has on the connection that feeds it."""
+    """The hold a receiver has on the connection that feeds it. `stop` says that it has seen enough: nothing more is fed, the
+    connection is closed and `send` returns as if the answer had ended here."""
 
     def pause(self) -> None: ...
 
     def resume(self) -> None: ...
 
-    def abort(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Receiver(Protocol):

@@ -1,0 +1,511 @@
+"""HTTP/1.1 to providers: an asyncio protocol over httptools with a keep-alive pool, TLS, CONNECT proxies and timeouts.
+
+Why not aiohttp's client: a request through it costs three times what this one does (design notes, "what the hot path can
+cost"), and an answer must be pushed on from `data_received`, without a task, a future or a copy per chunk.
+
+What httptools does that shapes the code: 100 and 103 fire `on_message_complete` too; an answer that ends with its connection
+never fires it; bytes behind an answer's end begin a second message. This is also the one gate where foreign exceptions become
+`UpstreamError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import ssl
+from collections import deque
+from typing import cast
+from urllib.parse import unquote, urlsplit
+
+import httptools
+
+from aigw.errors import UpstreamError
+from aigw.exchange import Headers, Origin, Receiver, UpstreamRequest
+
+TICK = 0.1
+"""Seconds between two looks at the clocks of all open connections: timeouts are exact to this."""
+
+KEEP_ALIVE = 50.0
+"""Seconds an idle connection is kept. Common servers close theirs after 60 to 75 (nginx: 75, Node behind ALB: 60); closing
+first avoids sending into a connection that is being closed."""
+
+MAX_HEAD = 256 * 1024
+"""Bytes of an answer's head; more is no honest provider."""
+
+_BIG_BODY = 64 * 1024  # above this a body is written apart from its head instead of being copied behind it
+
+
+class Connection(asyncio.Protocol):
+    """One connection to one origin, one request at a time. Is the `Flow` of the receiver it feeds."""
+
+    __slots__ = (
+        "_aged",
+        "_blocks",
+        "_body_bytes",
+        "_close_delimited",
+        "_done",
+        "_feeding",
+        "_head",
+        "_head_bytes",
+        "_head_seen",
+        "_ignore",
+        "_loop",
+        "_parser",
+        "_pool",
+        "_quiet",
+        "_receiver",
+        "_reused",
+        "_stopped",
+        "_waiter",
+        "closed",
+        "idle_since",
+        "limit_idle",
+        "limit_total",
+        "limit_wait",
+        "origin",
+        "paused",
+        "transport",
+    )
+
+    def __init__(self, pool: HttpTransport, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
+        self._pool, self.origin, self._loop = pool, origin, loop
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.closed = False
+        self.idle_since = 0.0
+        self.paused = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._receiver: Receiver | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._head: Headers = []
+        self._blocks: list[bytes] = []
+        self._reused = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._head_bytes = 0
+        self._head_seen = self._done = self._ignore = self._stopped = self._close_delimited = self._feeding = False
+        self._body_bytes = 0
+        self._quiet = self._aged = 0
+        self.limit_wait = self.limit_idle = self.limit_total = 0
+
+    # the request
+
+    def begin(self, request: UpstreamRequest, receiver: Receiver) -> asyncio.Future[None]:
+        """Write *request*; the future ends with its answer."""
+        self._reset()
+        self._receiver = receiver
+        self._head = []
+        self._waiter = waiter = self._loop.create_future()
+        self.limit_wait = int(request.first_byte_timeout / TICK) + 1
+        self.limit_idle = int(request.idle_timeout / TICK) + 1
+        self.limit_total = int(request.timeout / TICK) + 1
+        body = request.body
+        wire = request.target.wire
+        if body or request.target.method != "GET":
+            head = b"%b%bcontent-length: %d\r\n\r\n" % (wire, request.extra, len(body))
+        else:
+            head = b"%b%b\r\n" % (wire, request.extra)
+        if len(body) > _BIG_BODY:
+            self.transport.write(head)
+            self.transport.write(body)
+        else:
+            self.transport.write(head + body)
+        return waiter
+
+    @property
+    def untouched(self) -> bool:
+        """A pooled connection that died before any byte of an answer: the provider had closed it; nothing was refused."""
+        return self._reused and not self._head_seen and self._head_bytes == 0
+
+    # the answer, from asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        if self._receiver is None:  # nobody asked: whatever this is, the connection cannot be trusted any more
+            self.discard()
+            return
+        self._quiet = 0
+        try:
+            self._parser.feed_data(data)
+            blocks = self._blocks
+            if blocks and not self._stopped:
+                self._blocks = []
+                self._receiver.feed(blocks[0] if len(blocks) == 1 else b"".join(blocks))
+        except httptools.HttpParserUpgrade:
+            self._fail("provider_bad_response", "switched protocols where none was asked for")
+            return
+        except httptools.HttpParserCallbackError as error:
+            self._crash(error.__context__ or error)
+            return
+        except httptools.HttpParserError:
+            self._fail("provider_bad_response", "did not answer in HTTP/1.1")
+            return
+        except Exception as error:  # noqa: BLE001 - a receiver's bug ends its exchange, not the connection's owner
+            self._crash(error)
+            return
+        if self._done:
+            self._finish(reusable=self._parser.should_keep_alive())
+        elif self._stopped:
+            self._finish(reusable=False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed:
+            self.closed = True
+            self._pool.forget(self)
+        if self._receiver is None:
+            return
+        if exc is None and self._head_seen and self._close_delimited:
+            self._finish(reusable=False)
+        elif self._head_seen:
+            self._fail("provider_connection_lost", "closed the connection in the middle of its answer")
+        else:
+            self._fail("provider_connection_lost", "closed the connection without an answer")
+
+    # the answer, from the parser
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes <= MAX_HEAD and not self._done:
+            self._head.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self._done:  # bytes behind the answer's end
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200 and status != 101:  # 100 Continue, 103 Early Hints
+            self._ignore = True
+            return
+        if self._head_bytes > MAX_HEAD:
+            raise UpstreamError("provider_bad_response", "sent a head that is too large", fault="deployment")
+        self._ignore = False
+        self._head_seen = True
+        delimited = status in (204, 304)
+        for name, _ in self._head:
+            if name in (b"content-length", b"transfer-encoding"):
+                delimited = True
+        self._close_delimited = not delimited
+        assert self._receiver is not None
+        self._receiver.head(status, self._head, self)
+
+    def on_body(self, body: bytes) -> None:
+        if not self._done:
+            self._blocks.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._ignore:
+            self._head = []
+            self._ignore = False
+        elif self._done:
+            self._done = False  # a second message: only its being there matters
+            self._close_delimited = False
+            self._stopped = True
+        else:
+            self._done = True
+
+    # endings
+
+    def _finish(self, *, reusable: bool) -> None:
+        waiter, self._waiter = self._waiter, None
+        self._receiver = None
+        self._blocks = []
+        if self.paused:
+            self.resume()
+        if reusable and not self.closed and self.transport.get_write_buffer_size() == 0:
+            self._pool.release(self)
+        else:
+            self.discard()
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _fail(self, code: str, message: str) -> None:
+        sent = self._head_seen or self.transport.get_write_buffer_size() == 0
+        self._crash(UpstreamError(code, message, fault="deployment", may_retry=True, sent=sent))
+
+    def _crash(self, error: BaseException) -> None:
+        waiter, self._waiter = self._waiter, None
+        self._receiver = None
+        self._blocks = []
+        self.discard()
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    def discard(self) -> None:
+        """Close now, without waiting for what is unsent."""
+        self._receiver = None
+        if not self.closed:
+            self.closed = True
+            self._pool.forget(self)
+            self.transport.abort()
+
+    def tick(self) -> None:
+        """Called every TICK while a request is under way."""
+        self._aged += 1
+        if not self.paused:
+            self._quiet += 1
+        if self._aged > self.limit_total:
+            self._fail("provider_timeout", "did not finish its answer in time")
+        elif self._head_seen:
+            if self._quiet > self.limit_idle:
+                self._fail("provider_timeout", "fell silent in the middle of its answer")
+        elif self._aged > self.limit_wait:
+            self._fail("provider_timeout", "did not begin to answer in time")
+
+    # Flow
+
+    def pause(self) -> None:
+        if not self.paused and not self.closed:
+            self.paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.paused:
+            self.paused = False
+            self._quiet = 0
+            if not self.closed:
+                self.transport.resume_reading()
+
+    def stop(self) -> None:
+        self._stopped = True
+
+
+class _Tunnel(asyncio.Protocol):
+    """Asks a proxy for a way through, and says when there is one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self._seen = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._seen += data
+        if self.ready.done():
+            return
+        if b"\r\n\r\n" in self._seen:
+            status = self._seen.split(b"\r\n", 1)[0].split(b" ")
+            if len(status) > 1 and status[1] == b"200":
+                self.ready.set_result(None)
+            else:
+                said = status[1].decode("ascii", "replace")[:8] if len(status) > 1 else "nonsense"
+                self.ready.set_exception(ConnectionError(f"the proxy answered {said}"))
+        elif len(self._seen) > MAX_HEAD:
+            self.ready.set_exception(ConnectionError("the proxy's answer is too large"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionError("the proxy closed the connection"))
+
+
+class HttpTransport:
+    """The `Transport` for http:// and https:// origins. One for the whole server: pools outlive a reload."""
+
+    def __init__(self, max_connections: int = 1000) -> None:
+        """*max_connections* is to one origin; further requests wait their turn."""
+        self.max_connections = max_connections
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._open: dict[Origin, int] = {}
+        self._queue: dict[Origin, deque[asyncio.Future[None]]] = {}
+        self._active: set[Connection] = set()
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._ticker: asyncio.TimerHandle | None = None
+
+    async def send(self, request: UpstreamRequest, receiver: Receiver) -> None:
+        origin = request.target.origin
+        fresh = False
+        while True:
+            connection = None if fresh else self._pooled(origin)
+            if connection is None:
+                connection = await self._connect(origin, request.connect_timeout)
+            waiter = connection.begin(request, receiver)
+            self._active.add(connection)
+            if self._ticker is None:
+                self._ticker = asyncio.get_running_loop().call_later(TICK, self._tick)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                connection.discard()
+                raise
+            except UpstreamError as error:
+                if error.code == "provider_connection_lost" and connection.untouched and not fresh:
+                    fresh = True  # the provider had closed it while it was idle: no attempt was made
+                    continue
+                raise
+            finally:
+                self._active.discard(connection)
+            return
+
+    async def close(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        for connections in list(self._idle.values()):
+            for connection in list(connections):
+                connection.discard()
+        for connection in list(self._active):
+            connection.discard()
+
+    @property
+    def active(self) -> int:
+        """Requests under way."""
+        return len(self._active)
+
+    def connections(self) -> dict[str, tuple[int, int]]:
+        """Per origin: connections open, and of these idle."""
+        return {f"{o.scheme}://{o.host}:{o.port}": (count, len(self._idle.get(o, ()))) for o, count in self._open.items()}
+
+    # the pool
+
+    def _pooled(self, origin: Origin) -> Connection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()  # the one used last: the others grow old and are dropped
+            if not connection.closed and not connection.transport.is_closing():
+                connection._reused = True  # noqa: SLF001 - the pool's own mark on its connection
+                return connection
+        return None
+
+    def release(self, connection: Connection) -> None:
+        """Take *connection* back after its whole answer was read."""
+        queue = self._queue.get(connection.origin)
+        connection.idle_since = connection._loop.time()  # noqa: SLF001
+        idle = self._idle.get(connection.origin)
+        if idle is None:
+            idle = self._idle[connection.origin] = []
+        idle.append(connection)
+        if queue:
+            self._next(connection.origin)
+        if self._ticker is None:
+            self._ticker = asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    def forget(self, connection: Connection) -> None:
+        """*connection* is closed."""
+        self._active.discard(connection)
+        origin = connection.origin
+        idle = self._idle.get(origin)
+        if idle and connection in idle:
+            idle.remove(connection)
+        left = self._open.get(origin, 0) - 1
+        if left > 0:
+            self._open[origin] = left
+        else:
+            self._open.pop(origin, None)
+            if not idle:
+                self._idle.pop(origin, None)
+        self._next(origin)
+
+    def _next(self, origin: Origin) -> None:
+        queue = self._queue.get(origin)
+        while queue:
+            waiter = queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                break
+        if queue is not None and not queue:
+            del self._queue[origin]
+
+    def _tick(self) -> None:
+        self._ticker = None
+        for connection in list(self._active):
+            if connection._receiver is not None:  # noqa: SLF001
+                connection.tick()
+        now = asyncio.get_running_loop().time()
+        for idle in list(self._idle.values()):
+            for connection in [one for one in idle if now - one.idle_since > KEEP_ALIVE]:
+                connection.discard()
+        if self._active or any(self._idle.values()):
+            self._ticker = asyncio.get_running_loop().call_later(TICK if self._active else 1.0, self._tick)
+
+    # connecting
+
+    async def _connect(self, origin: Origin, within: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        where = f"{origin.host}:{origin.port}"
+        try:
+            async with asyncio.timeout(within):
+                while self._open.get(origin, 0) >= self.max_connections:
+                    turn: asyncio.Future[None] = loop.create_future()
+                    self._queue.setdefault(origin, deque()).append(turn)
+                    try:
+                        await turn
+                    except asyncio.CancelledError:
+                        if turn.done() and not turn.cancelled():
+                            self._next(origin)
+                        raise
+                    pooled = self._pooled(origin)
+                    if pooled is not None:
+                        return pooled
+                self._open[origin] = self._open.get(origin, 0) + 1
+                connection = Connection(self, origin, loop)
+                try:
+                    await self._open_connection(connection, origin, loop)
+                except BaseException:
+                    if not connection.closed:
+                        connection.closed = True
+                        self.forget(connection)
+                    raise
+                return connection
+        except TimeoutError:
+            raise _unreachable("could not be connected to in time", f"{where}: {within:g} s", "provider_timeout") from None
+        except ssl.SSLCertVerificationError as error:
+            why = error.verify_message or "unknown reason"
+            raise _unreachable("has no certificate we can trust", f"{where}: {why}; see `ca_file`", retry=False) from None
+        except ssl.SSLError as error:
+            raise _unreachable("could not agree on TLS", f"{where}: {error.reason or 'handshake failed'}") from None
+        except socket.gaierror as error:
+            raise _unreachable("has a host name that could not be resolved", f"{origin.host}: {error.strerror}") from None
+        except OSError as error:
+            why = error.strerror or str(error) or "connection failed"
+            via = f" by proxy {urlsplit(origin.proxy).hostname}" if origin.proxy else ""
+            raise _unreachable("could not be reached", f"{where}{via}: {why}") from None
+
+    async def _open_connection(self, connection: Connection, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
+        context = self._context(origin.ca_file) if origin.scheme == "https" else None
+        if not origin.proxy:
+            name = origin.host if context is not None else None
+            await loop.create_connection(lambda: connection, origin.host, origin.port, ssl=context, server_hostname=name)
+            return
+        proxy = urlsplit(origin.proxy)
+        host, port = proxy.hostname or "", proxy.port or 80
+        if context is None:  # plain HTTP goes to the proxy with the whole URL in its request line (see Target)
+            await loop.create_connection(lambda: connection, host, port)
+            return
+        transport, tunnel = await loop.create_connection(lambda: _Tunnel(loop), host, port)
+        try:
+            authority = f"[{origin.host}]:{origin.port}" if ":" in origin.host else f"{origin.host}:{origin.port}"
+            ask = f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n{proxy_credentials(origin.proxy)}\r\n"
+            transport.write(ask.encode("ascii", "replace"))
+            await tunnel.ready
+            secure = await loop.start_tls(transport, connection, context, server_hostname=origin.host)
+            if secure is None:
+                raise ConnectionError("the proxy closed the connection")
+            connection.connection_made(secure)
+        except BaseException:
+            transport.abort()
+            raise
+
+    def _context(self, ca_file: str) -> ssl.SSLContext:
+        context = self._contexts.get(ca_file)
+        if context is None:
+            context = ssl.create_default_context()
+            if ca_file:
+                context.load_verify_locations(cafile=ca_file)
+            context.set_alpn_protocols(["http/1.1"])
+            self._contexts[ca_file] = context
+        return context
+
+
+def proxy_credentials(proxy: str) -> str:
+    """The header line that a proxy URL's user and password make, or ""."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return ""
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return f"proxy-authorization: Basic {base64.b64encode(pair.encode()).decode()}\r\n"
+
+
+def _unreachable(message: str, detail: str, code: str = "provider_unreachable", *, retry: bool = True) -> UpstreamError:
+    return UpstreamError(code, message, detail=detail, fault="deployment", may_retry=retry, sent=False)
