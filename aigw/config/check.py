@@ -1,0 +1,330 @@
+"""What a config must mean, beyond its shape: addresses, limits, names that exist, patterns that work.
+
+Nothing outside the config is looked at: no variable, no file, no network.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import math
+import re
+from collections.abc import Callable, Collection
+from urllib.parse import urlsplit
+
+import msgspec
+
+from aigw.config import lines, patterns
+from aigw.config.schema import Config, Limits, Price, Provider, Route, RouteTarget, Timeouts
+
+Note = Callable[[lines.Path, str], None]
+"""Takes a key and what is to be said about it."""
+
+_PROVIDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")  # stands before the slash in provider/model, and in headers
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")  # RFC 9110, token
+_OURS = frozenset(
+    # the transport writes these itself; RFC 9110 section 7.6.1 for the hop-by-hop ones
+    (
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "accept-encoding",
+    )
+)
+_DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}\Z")
+_ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
+
+
+def check(config: Config, wrong: Note, doubtful: Note, *, known: Collection[str] | None = None) -> None:
+    """Say to *wrong* what cannot work and to *doubtful* what probably is not meant. *known* are the providers a route may
+    name, when they are more than `config.providers`."""
+    _listeners(config, wrong, doubtful)
+    _seconds(config, wrong)
+    _out(("upstream",), config.upstream.proxy, config.upstream.ca_file, wrong)
+    if config.upstream.max_connections < 1:
+        wrong(("upstream", "max_connections"), "expected at least 1")
+    _providers(config, wrong, doubtful)
+    _routes(config, frozenset(config.providers if known is None else known), wrong, doubtful)
+    _limits(config.limits, ("limits",), wrong)
+    _consumers(config, wrong)
+    for name, price in config.prices.items():
+        _price(name, price, wrong)
+    _storage(config, wrong)
+
+
+def is_loopback(host: str) -> bool:
+    """True when only this machine can reach *host*."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _listeners(config: Config, wrong: Note, doubtful: Note) -> None:
+    server, admin = config.server, config.admin
+    for table, host in (("server", server.host), ("admin", admin.host)):
+        if not host or not re.fullmatch(r"[A-Za-z0-9.:_\[\]%-]+", host):
+            wrong((table, "host"), 'expected an address or a host name, such as "127.0.0.1" or "0.0.0.0"')
+    for table, port in (("server", server.port), ("admin", admin.port)):
+        if port is not None and not 0 <= port <= 65535:
+            wrong((table, "port"), "expected 0 to 65535 (0: any free port)")
+    if admin.port == server.port != 0 and admin.host == server.host:
+        wrong(("admin", "port"), f"is the data port too ({server.port}); expected another one")
+    if not config.auth.required and not is_loopback(server.host):
+        wrong(
+            ("auth", "required"),
+            f"false is allowed on a loopback address only, and server.host is {lines.quoted(server.host)}: whoever reaches it "
+            'could spend your money; expected required = true, or host = "127.0.0.1"',
+        )
+    if not is_loopback(admin.host):
+        doubtful(("admin", "host"), "the metrics are readable for everybody who can reach this address")
+    if server.workers > 1:
+        wrong(("server", "workers"), "more than one worker is not served yet; expected 1")
+    elif server.workers < 1:
+        wrong(("server", "workers"), "expected 1")
+    if server.max_body < 1:
+        wrong(("server", "max_body"), "expected a number of bytes above 0")
+
+
+def _seconds(config: Config, wrong: Note) -> None:
+    above: list[tuple[lines.Path, float | None]] = [
+        (("server", "timeout"), config.server.timeout),
+        (("server", "stall_timeout"), config.server.stall_timeout),
+    ]
+    tables: list[tuple[lines.Path, Timeouts]] = [(("upstream",), config.upstream)]
+    tables += [(("providers", name), provider) for name, provider in config.providers.items()]
+    tables += [(("routes", name), route) for name, route in config.routes.items()]
+    for path, table in tables:
+        above += [((*path, name), getattr(table, name)) for name in Timeouts.__struct_fields__]
+    for path, value in above:
+        if value is not None and not (math.isfinite(value) and value > 0):
+            wrong(path, "expected a number of seconds above 0")
+    for path, value in (
+        (("server", "drain_timeout"), config.server.drain_timeout),
+        (("storage", "records"), config.storage.records),
+        (("storage", "rollups"), config.storage.rollups),
+    ):
+        if not (math.isfinite(value) and value >= 0):
+            wrong(path, "expected a number of seconds, 0 or more")
+
+
+def _providers(config: Config, wrong: Note, doubtful: Note) -> None:
+    spelled: dict[str, str] = {}
+    for name, provider in config.providers.items():
+        path = ("providers", name)
+        if not _PROVIDER.match(name):
+            wrong(path, "expected a name of letters, digits, '.', '_' and '-', at most 64")
+        other = spelled.setdefault(name.lower(), name)
+        if other != name:
+            wrong(
+                path, f"differs from {lines.dotted(('providers', other))} in case only; expected names that can be told apart"
+            )
+        _provider(path, provider, wrong, doubtful)
+
+
+def _provider(path: lines.Path, provider: Provider, wrong: Note, doubtful: Note) -> None:
+    for field in ("base_url", "anthropic_base_url"):
+        url = getattr(provider, field)
+        if url is not None:
+            complaint = _url(url)
+            if complaint:
+                wrong((*path, field), complaint)
+            elif provider.keys and url.startswith("http://") and not _is_near(urlsplit(url).hostname or ""):
+                doubtful((*path, field), "keys travel over http:// in clear text; https:// keeps them to yourself")
+    if provider.kind == "openai-compatible" and provider.base_url is None and provider.anthropic_base_url is None:
+        wrong(path, 'has no base_url; kind = "openai-compatible" needs one, such as "http://127.0.0.1:8000/v1"')
+    seen: dict[str, int] = {}
+    for index, reference in enumerate(provider.keys):
+        first = seen.setdefault(reference, index)
+        if first != index:
+            wrong((*path, "keys", index), f"is the same as keys[{first}]; expected each key once")
+    for index, model in enumerate(provider.models):
+        if not model or not model.isprintable() or model != model.strip():
+            wrong((*path, "models", index), "expected the name of a model")
+    for name, value in provider.headers.items():
+        if not _HEADER.match(name):
+            wrong((*path, "headers", name), "expected the name of an HTTP header")
+        elif name.lower() in _OURS:
+            wrong((*path, "headers", name), "is written by the gateway itself and cannot be set")
+        elif not value.isascii() or not value.isprintable():
+            wrong((*path, "headers", name), "holds a control character or one outside ASCII, which no header can carry")
+    _out(path, provider.proxy, provider.ca_file, wrong)
+
+
+def _url(url: str) -> str:
+    """What is wrong with a base URL; "" when nothing is. {placeholders} are allowed, a row's URL may have them."""
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return "holds a space, a control character or one outside ASCII"
+    try:
+        split = urlsplit(url)
+        port = split.port
+    except ValueError:
+        return "is not a URL: its host or port cannot be read"
+    if split.scheme not in ("http", "https"):
+        return 'expected a URL that begins with http:// or https://, such as "https://api.example.com/v1"'
+    if not split.hostname or port == 0:
+        return "names no host or port; expected a URL such as https://api.example.com/v1"
+    if "@" in split.netloc:
+        return "holds a user or password; credentials belong into keys (or headers)"
+    if "?" in url or "#" in url:
+        return "holds a query or a fragment; expected scheme, host and path only (more goes into settings)"
+    for endpoint in _ENDPOINTS:
+        if split.path.rstrip("/").endswith(endpoint):
+            return f"names an endpoint; expected the URL before {endpoint}"
+    return ""
+
+
+def _is_near(host: str) -> bool:
+    """True for this machine, a private network, or a name without a dot (a container, a neighbour)."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".internal", ".localhost", ".lan"))
+
+
+def _out(path: lines.Path, proxy: str | None, ca_file: str | None, wrong: Note) -> None:
+    if proxy and not proxy.startswith(("env:", "file:")):
+        complaint = proxy_complaint(proxy)
+        if complaint:
+            wrong((*path, "proxy"), complaint)
+    if ca_file is not None and (not ca_file or "\0" in ca_file):
+        wrong((*path, "ca_file"), "expected the path of a PEM file")
+
+
+def proxy_complaint(proxy: str) -> str:
+    """What is wrong with a proxy's URL; "" when nothing is. For a reference (env:NAME), ask once it is resolved."""
+    expected = "expected http://[user:password@]host:port"
+    if not proxy.isascii() or not proxy.isprintable() or " " in proxy:
+        return f"holds a space, a control character or one outside ASCII; {expected}"
+    try:
+        split = urlsplit(proxy)
+        port = split.port
+    except ValueError:
+        return f"is not a URL: its host or port cannot be read; {expected}"
+    if split.scheme != "http" or "://" not in proxy:
+        known = split.scheme in ("https", "socks4", "socks4a", "socks5", "socks5h") and "://" in proxy
+        return f"{split.scheme}:// proxies are not served yet; {expected}" if known else expected
+    if not split.hostname or port == 0 or split.path not in ("", "/") or split.query or split.fragment:
+        return expected
+    return ""
+
+
+def _routes(config: Config, known: Collection[str], wrong: Note, doubtful: Note) -> None:
+    spelled: dict[str, str] = {}
+    for name, route in config.routes.items():
+        path = ("routes", name)
+        if not name or name != name.strip() or not name.isprintable():
+            wrong(path, "expected the name of a model, without spaces around it or control characters")
+        elif len(name) > patterns.MAX_LENGTH:
+            wrong(path, f"is longer than {patterns.MAX_LENGTH} characters")
+        elif patterns.is_pattern(name):
+            try:
+                patterns.compiled(name)
+            except ValueError as error:
+                wrong(path, str(error))
+        # a stutter in a glob means nothing; two exact names that differ in case are fine while they mean the same
+        plain = name if name.startswith("re:") else re.sub(r"\*+", "*", name).lower()
+        other = spelled.setdefault(plain, name)
+        if other != name and (config.routes[other] != route or re.sub(r"\*+", "*", other) == re.sub(r"\*+", "*", name)):
+            wrong(path, f"is a second spelling of {lines.dotted(('routes', other))}; expected one route for it")
+        _route(path, route, known, wrong, doubtful)
+
+
+def _route(path: lines.Path, route: Route, known: Collection[str], wrong: Note, doubtful: Note) -> None:
+    if not route.targets:
+        wrong((*path, "targets"), 'is empty; expected at least one, such as {provider = "openai"}')
+    elif all(target.weight == 0 for target in route.targets):
+        wrong((*path, "targets"), "every weight is 0, so nothing would be served; expected at least one above 0")
+    if route.retries is not None and route.retries < 0:
+        wrong((*path, "retries"), "expected 0 or more")
+    for field, targets in (("targets", route.targets), ("fallback", route.fallback)):
+        for index, target in enumerate(targets):
+            _target((*path, field, index), target, known, wrong)
+            if field == "fallback" and target.weight != 1:
+                doubtful((*path, field, index, "weight"), "has no effect: fallbacks are tried in order")
+
+
+def _target(path: lines.Path, target: RouteTarget, known: Collection[str], wrong: Note) -> None:
+    if target.weight < 0:
+        wrong((*path, "weight"), "expected 0 or more")
+    if target.model is not None and (
+        not target.model or not target.model.isprintable() or target.model != target.model.strip()
+    ):
+        wrong((*path, "model"), "expected the name of a model, or no model key to keep the requested name")
+    if target.provider not in known:
+        near = difflib.get_close_matches(target.provider.lower()[:64], sorted(known), 1, 0.6)
+        if near:
+            hint = f'did you mean "{near[0]}"?'
+        elif known:
+            hint = f"expected one of {', '.join(sorted(known)[:8])}"
+        else:
+            hint = f"add a table {lines.quoted('[providers.NAME]')[1:-1]}"
+        wrong((*path, "provider"), f"no provider {lines.quoted(target.provider)} is configured; {hint}")
+
+
+def _limits(limits: Limits, path: lines.Path, wrong: Note) -> None:
+    for name in Limits.__struct_fields__:
+        value = getattr(limits, name)
+        if value is not None and value < 0:
+            wrong((*path, name), "expected 0 (no limit) or more")
+
+
+def _consumers(config: Config, wrong: Note) -> None:
+    keys: dict[str, str] = {}
+    for name, consumer in config.consumers.items():
+        path = ("consumers", name)
+        if not name or not name.isprintable() or name != name.strip() or len(name) > 128:
+            wrong(path, "expected a name without spaces around it or control characters, at most 128 characters")
+        _limits(consumer, path, wrong)
+        if not consumer.key:
+            wrong((*path, "key"), 'is empty; expected env:NAME, file:PATH, "sha256:HEX" or a literal')
+        elif consumer.key.startswith("sha256:") and not _DIGEST.match(consumer.key):
+            wrong((*path, "key"), "expected 64 hex digits behind sha256:")
+        else:
+            other = keys.setdefault(consumer.key, name)
+            if other != name:
+                wrong((*path, "key"), f"is the key of {lines.dotted(('consumers', other))} too; expected a key of its own")
+
+
+def _price(name: str, price: Price, wrong: Note) -> None:
+    provider, slash, model = name.partition("/")
+    if not slash or not provider or not model:
+        wrong(("prices", name), 'expected "provider/model", such as [prices."openai/gpt-6"]')
+    for field in msgspec.structs.fields(Price):
+        value = getattr(price, field.name)
+        if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
+            wrong(("prices", name, field.name), "expected an amount of money, 0 or more")
+
+
+def _storage(config: Config, wrong: Note) -> None:
+    storage = config.storage
+    scheme = storage.url.partition(":")[0]
+    if scheme in ("postgresql", "postgres"):
+        wrong(("storage", "url"), 'PostgreSQL is not served yet; expected "sqlite:"')
+    elif scheme != "sqlite" or ":" not in storage.url or not storage.url.isprintable():
+        wrong(("storage", "url"), 'expected "sqlite:" (the file aigw.db in the data directory) or "sqlite:/path/to/file.db"')
+    if storage.counters.startswith(("redis:", "rediss:")):
+        wrong(("storage", "counters"), 'Redis is not served yet; expected "memory"')
+    elif storage.counters != "memory":
+        wrong(("storage", "counters"), 'expected "memory"')
+
+
+def references(config: Config) -> list[tuple[lines.Path, str]]:
+    """Every place of *config* where a secret or a reference to one stands, with what stands there."""
+    found: list[tuple[lines.Path, str]] = []
+    for name, provider in config.providers.items():
+        found += [(("providers", name, "keys", index), reference) for index, reference in enumerate(provider.keys)]
+        if provider.proxy and provider.proxy.startswith(("env:", "file:")):
+            found.append((("providers", name, "proxy"), provider.proxy))
+    if config.upstream.proxy and config.upstream.proxy.startswith(("env:", "file:")):
+        found.append((("upstream", "proxy"), config.upstream.proxy))
+    found += [(("consumers", name, "key"), consumer.key) for name, consumer in config.consumers.items()]
+    return found
