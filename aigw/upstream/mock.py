@@ -45,20 +45,22 @@ class DemoTransport:
         self._pause = pause
 
     async def send(self, request: UpstreamRequest, receiver: Receiver) -> None:
-        """As `Transport.send`. The only failures are the caller's own: its `timeout`, or its `abort`."""
+        """As `Transport.send`. The only failure is the request's own `timeout`, when its reader stays paused."""
         flow = _DemoFlow()
         try:
             async with asyncio.timeout(request.timeout):
                 answer = _answer(request.target.method, request.target.path, request.body)
                 receiver.head(answer.status, answer.headers(), flow)
                 for block in answer.blocks():
-                    await flow.ready()
+                    if await flow.stopped():
+                        return
                     receiver.feed(block)
                     if answer.events is not None:
                         await asyncio.sleep(self._pause)
-                await flow.ready()
+                await flow.stopped()
         except TimeoutError:
-            raise UpstreamError("provider_timeout", f"the demo provider was not read within {request.timeout:g} s") from None
+            message = f"the demo provider was not read within {request.timeout:g} s"
+            raise UpstreamError("provider_timeout", message) from None
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -70,7 +72,7 @@ class _DemoFlow:
     def __init__(self) -> None:
         self._open = asyncio.Event()
         self._open.set()
-        self._aborted = False
+        self._stopped = False
 
     def pause(self) -> None:
         self._open.clear()
@@ -78,16 +80,15 @@ class _DemoFlow:
     def resume(self) -> None:
         self._open.set()
 
-    def abort(self) -> None:
-        self._aborted = True
+    def stop(self) -> None:
+        self._stopped = True
         self._open.set()
 
-    async def ready(self) -> None:
-        """Return when the receiver wants more; raise UpstreamError when it hung up."""
-        if not self._aborted:
+    async def stopped(self) -> bool:
+        """Wait until the receiver wants more, or nothing more (True)."""
+        if not self._stopped:
             await self._open.wait()
-        if self._aborted:
-            raise UpstreamError("provider_connection_lost", "the call to the demo provider was cut off")
+        return self._stopped
 
 
 class _Answer(NamedTuple):
