@@ -1,0 +1,45 @@
+"""From an address in the config to what stands behind it; each implementation is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aigw.errors import ConfigError
+from aigw.storage.base import Counters, Store
+
+FILE_NAME = "aigw.db"
+
+
+def open_store(url: str, data_dir: Path) -> Store:
+    """The store at *url*: "sqlite:" is the file aigw.db in *data_dir*, "sqlite:PATH" another file (a relative one is looked for
+    in *data_dir*, "~" is the home directory). Raises ConfigError for an address we do not serve, StoreError when the store
+    cannot be opened."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "sqlite":
+        from aigw.storage.sqlite import SqliteStore
+
+        if rest == ":memory:":
+            raise ConfigError("a database in memory would forget every key; write a file", key="storage.url")
+        path = rest.removeprefix("//")  # sqlite:///path means the same as sqlite:/path
+        return SqliteStore(data_dir / Path(path or FILE_NAME).expanduser())
+    if scheme in {"postgresql", "postgres"}:
+        raise ConfigError('PostgreSQL is not served yet; use "sqlite:" (a file in the data directory)', key="storage.url")
+    raise ConfigError(f'unknown storage {_shown(url)}; expected "sqlite:" or "sqlite:/path/to/file.db"', key="storage.url")
+
+
+def open_counters(url: str) -> Counters:
+    """The counters at *url*. Raises ConfigError for an address we do not serve."""
+    if url in {"memory", "memory:"}:
+        from aigw.storage.counters import MemoryCounters
+
+        return MemoryCounters()
+    if url.startswith(("redis:", "rediss:")):
+        raise ConfigError('Redis is not served yet; use "memory"', key="storage.counters")
+    raise ConfigError(f'unknown counters {_shown(url)}; expected "memory"', key="storage.counters")
+
+
+def _shown(url: str) -> str:
+    """*url* for an error message: an address may hold a password."""
+    scheme = urlsplit(url).scheme
+    return repr(f"{scheme}:...") if scheme else repr(url)

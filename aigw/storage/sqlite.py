@@ -1,0 +1,642 @@
+"""The store in one file: SQLite.
+
+One connection writes, owned by one thread; a second one, in a thread of its own and opened when first needed, answers the
+long questions (`usage`, `records`), so that nobody's statistics hold up a record or a revoked key. Several processes share
+the file (a running server, the command line): WAL lets readers and the writer pass each other, and who finds the file
+locked waits up to `BUSY_TIMEOUT`.
+
+Commits are on the disk when they return (`synchronous = FULL`): a key that was shown to its owner, and a record whose
+journal is about to be dropped, must survive a power cut. Measured, that is one fsync for a batch of records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import os
+import sqlite3
+import time
+import zoneinfo
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from aigw.consumer import Consumer, ConsumerKey
+from aigw.errors import StoreError
+from aigw.exchange import Record
+from aigw.storage.base import Change, UsageRow
+from aigw.storage.migrations import LATEST, MIGRATIONS, Migration
+from aigw.storage.rollup import DIMENSIONS, OTHER, SUMS, Group, Rollup, RollupKey, key_of
+from aigw.storage.storable import storable
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for another process that is writing."""
+
+ROWS_PER_STATEMENT = 50
+"""Rows in one INSERT. Each statement gives up the interpreter lock once, and getting it back from a busy event loop takes up
+to 5 ms, so one row each would be 200 records a second on a bad day; from 50 on nothing more is gained."""
+
+KEPT_ROLLUPS = 5000
+"""Roll-ups the writer remembers between batches, so that it need not read what it wrote a moment ago."""
+
+ROLLUPS_PER_HOUR = 20_000
+"""Roll-ups that one process begins in one hour before it counts new names as "(other)": names come from callers."""
+
+_HOUR = 3600
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+_RECORD = tuple(field.name for field in msgspec.structs.fields(Record))
+_CONSUMER = tuple(field.name for field in msgspec.structs.fields(Consumer))
+_KEY = tuple(field.name for field in msgspec.structs.fields(ConsumerKey))
+_ROLLED = (*SUMS, "total_histogram", "first_histogram")
+
+# Every name below comes from our own types, never from input.
+_SELECT_RECORD = f"SELECT {_quoted(_RECORD)} FROM record"  # noqa: S608
+_SELECT_CONSUMER = f"SELECT {_quoted(_CONSUMER)} FROM consumer"  # noqa: S608
+_SELECT_KEY = f"SELECT {_quoted(_KEY)} FROM consumer_key"  # noqa: S608
+_SELECT_ROLLUP = f"SELECT {_quoted(_ROLLED)} FROM rollup WHERE ({_quoted(DIMENSIONS)}) = ({', '.join('?' * len(DIMENSIONS))})"  # noqa: S608
+
+
+class _SomeKnownError(Exception):
+    """A batch holds records that are kept already; its transaction is taken back."""
+
+
+class SqliteStore:
+    """`Store` over one SQLite file. See `aigw.storage.base.Store` for what each method promises."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens *path*, makes it (0600, its directory 0700) when it is missing and brings its schema up to date, after a
+        backup beside it. Raises StoreError."""
+        self.path = path
+        self._closed = False
+        self._rollups: dict[RollupKey, Rollup] = {}
+        self._rollups_begun: dict[int, int] = {}
+        self._data_version = -1
+        self._reader: sqlite3.Connection | None = None
+        with self._plain_errors():
+            self._create()
+            self._connection = self._connect()
+            try:
+                self._migrate()
+            except BaseException:
+                self._connection.close()
+                raise
+        self._rows_per_statement = max(
+            1, min(ROWS_PER_STATEMENT, self._connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(_RECORD))
+        )
+        self._writer_thread = ThreadPoolExecutor(1, "aigw-store-writer")
+        self._reader_thread = ThreadPoolExecutor(1, "aigw-store-reader")
+
+    # --- consumers and keys -------------------------------------------------------------------------------------------
+
+    async def consumers(self) -> tuple[list[Consumer], list[ConsumerKey], int]:
+        def read() -> tuple[list[Consumer], list[ConsumerKey], int]:
+            with self._transaction("BEGIN"):  # one moment for all three
+                consumers = [_consumer(row) for row in self._connection.execute(_SELECT_CONSUMER + " ORDER BY name")]
+                keys = [_key(row) for row in self._connection.execute(_SELECT_KEY + " ORDER BY created, id")]
+                return consumers, keys, self._last_change()
+
+        return await self._write(read)
+
+    async def changes(self, since: int) -> list[Change]:
+        def read() -> list[Change]:
+            rows = self._connection.execute("SELECT seq, kind, id FROM change WHERE seq > ? ORDER BY seq", (since,))
+            return [Change(*row) for row in rows]
+
+        return await self._write(read)
+
+    async def last_change(self) -> int:
+        return await self._write(self._last_change)
+
+    async def consumer(self, name_or_id: str) -> Consumer | None:
+        def read() -> Consumer | None:
+            query = _SELECT_CONSUMER + " WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1"
+            row = self._connection.execute(query, (name_or_id,)).fetchone()
+            return _consumer(row) if row else None
+
+        return await self._write(read)
+
+    async def keys_of(self, consumer_id: str) -> list[ConsumerKey]:
+        def read() -> list[ConsumerKey]:
+            rows = self._connection.execute(_SELECT_KEY + " WHERE consumer_id = ? ORDER BY created, id", (consumer_id,))
+            return [_key(row) for row in rows]
+
+        return await self._write(read)
+
+    async def key(self, key_id: str) -> ConsumerKey | None:
+        def read() -> ConsumerKey | None:
+            row = self._connection.execute(_SELECT_KEY + " WHERE id = ?", (key_id,)).fetchone()
+            return _key(row) if row else None
+
+        return await self._write(read)
+
+    async def put_consumer(self, consumer: Consumer) -> None:
+        def write() -> None:
+            with self._transaction():
+                query = "SELECT 1 FROM consumer WHERE name = ? AND id <> ?"
+                if self._connection.execute(query, (consumer.name, consumer.id)).fetchone():
+                    raise StoreError(f"another consumer is already called {consumer.name!r}: choose another name")
+                self._upsert("consumer", ("id",), _CONSUMER, [msgspec.structs.astuple(consumer)])
+                self._note_change("consumer", consumer.id)
+
+        await self._write(write)
+
+    async def put_key(self, key: ConsumerKey) -> None:
+        def write() -> None:
+            with self._transaction():
+                query = "SELECT 1 FROM consumer_key WHERE digest = ? AND scheme = ? AND id <> ?"
+                if self._connection.execute(query, (key.digest, key.scheme, key.id)).fetchone():
+                    raise StoreError("this consumer key is already stored: revoke that one, or make a new key")
+                self._upsert("consumer_key", ("id",), _KEY, [msgspec.structs.astuple(key)])
+                self._note_change("key", key.id)
+
+        await self._write(write)
+
+    async def revoke_key(self, key_id: str, at: float) -> bool:
+        def write() -> bool:
+            with self._transaction():
+                query = "UPDATE consumer_key SET revoked = ? WHERE id = ? AND revoked IS NULL"
+                was_live = self._connection.execute(query, (at, key_id)).rowcount == 1
+                if was_live:
+                    self._note_change("key", key_id)
+                return was_live
+
+        return await self._write(write)
+
+    def _last_change(self) -> int:
+        return int(self._connection.execute("SELECT coalesce(max(seq), 0) FROM change").fetchone()[0])
+
+    def _note_change(self, kind: str, row_id: str) -> None:
+        self._connection.execute("INSERT INTO change (kind, id) VALUES (?, ?)", (kind, row_id))
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    async def append(self, records: Sequence[Record]) -> int:
+        return await self._write(self._append, records) if records else 0
+
+    def _append(self, records: Sequence[Record]) -> int:
+        try:
+            return self._append_as_is(records)
+        except (
+            ArithmeticError,
+            TypeError,
+            ValueError,
+            sqlite3.IntegrityError,
+            sqlite3.InterfaceError,
+            sqlite3.ProgrammingError,
+        ):
+            return self._append_as_is([storable(record) for record in records])  # one of them did not fit its columns
+
+    def _append_as_is(self, records: Sequence[Record]) -> int:
+        try:
+            with self._transaction():
+                if self._insert_records(records) != len(records):
+                    raise _SomeKnownError
+                self._roll_up(records)
+                return len(records)
+        except _SomeKnownError:
+            with self._transaction():
+                fresh = self._unknown(records)
+                self._insert_records(fresh)
+                self._roll_up(fresh)
+                return len(fresh)
+
+    def _insert_records(self, records: Sequence[Record]) -> int:
+        # DO NOTHING for a known id only: OR IGNORE would also swallow a row that breaks another rule.
+        return self._insert("record", _RECORD, list(map(msgspec.structs.astuple, records)), "ON CONFLICT (at, id) DO NOTHING")
+
+    def _unknown(self, records: Sequence[Record]) -> list[Record]:
+        """Those of *records* that are not kept yet, each once."""
+        by_id = {(record.at, record.id): record for record in records}
+        for key in list(by_id):
+            if self._connection.execute("SELECT 1 FROM record WHERE at = ? AND id = ?", key).fetchone():
+                del by_id[key]
+        return list(by_id.values())
+
+    def _roll_up(self, records: Sequence[Record]) -> None:
+        """Add *records* to their roll-ups: each touched row is written once, whole, in the transaction at hand."""
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._data_version or len(self._rollups) > KEPT_ROLLUPS:  # another process has written, or too many
+            self._rollups.clear()
+            self._data_version = version
+        touched: dict[RollupKey, Rollup] = {}
+        for record in records:
+            key = key_of(record)
+            rollup = self._rollups.get(key)
+            if rollup is None:
+                key, rollup = self._load_rollup(key)
+            touched[key] = rollup
+            rollup.add(record)
+        rows = [(*key, *rollup.row()) for key, rollup in touched.items()]
+        self._upsert("rollup", DIMENSIONS, (*DIMENSIONS, *_ROLLED), rows)
+
+    def _load_rollup(self, key: RollupKey) -> tuple[RollupKey, Rollup]:
+        row = self._connection.execute(_SELECT_ROLLUP, key).fetchone()
+        if row is None:
+            begun = self._rollups_begun.get(key.hour, 0)
+            if begun >= ROLLUPS_PER_HOUR and key.route != OTHER:
+                other = key._replace(route=OTHER, model=OTHER)
+                return (other, self._rollups[other]) if other in self._rollups else self._load_rollup(other)
+            if len(self._rollups_begun) > 100:
+                self._rollups_begun.clear()
+            self._rollups_begun[key.hour] = begun + 1
+        rollup = self._rollups[key] = Rollup() if row is None else Rollup.from_row(row)
+        return key, rollup
+
+    async def records(self, *, limit: int = 100, since: float = 0.0, ids: Iterable[str] = ()) -> list[Record]:
+        wanted = list(ids)
+
+        def read(connection: sqlite3.Connection) -> list[Record]:
+            if wanted:
+                # A walk over the whole index (about 0.1 s per million records): ids are looked up by hand, now and then.
+                marks = ", ".join("?" * len(wanted))
+                named = f"SELECT rowid FROM record WHERE id IN ({marks})"  # noqa: S608 - question marks only
+                query = f"{_SELECT_RECORD} WHERE rowid IN ({named}) ORDER BY at DESC"
+                return [_record(row) for row in connection.execute(query, wanted)]
+            query = f"{_SELECT_RECORD} WHERE at >= ? ORDER BY at DESC LIMIT ?"
+            return [_record(row) for row in connection.execute(query, (since, limit))]
+
+        return await self._read(read)
+
+    # --- usage --------------------------------------------------------------------------------------------------------
+
+    async def usage(self, by: str, since: float, until: float, tz: str = "UTC") -> list[UsageRow]:
+        """See `Store.usage`. Whole hours come from the roll-ups, the parts of an hour at both ends from the records. Where
+        those are no longer kept, the whole hour at the beginning is counted and the one at the end is not, so that windows
+        laid end to end count everything once; an *until* that is not in the past takes in all there is.
+
+        Days of zones that are not whole hours from UTC begin in the middle of a roll-up: their first and last hours are
+        counted from records in the same way. Hours are UTC's, named by the local time at which they begin.
+
+        Raises ValueError for an unknown *by* or *tz*.
+        """
+        if by not in {"model", "consumer", "provider", "route", "day", "hour", ""}:
+            raise ValueError(f"usage is grouped by model, consumer, provider, route, day, hour or nothing, not by {by!r}")
+        try:
+            zone = zoneinfo.ZoneInfo(tz)
+        except (zoneinfo.ZoneInfoNotFoundError, OSError, ValueError):
+            raise ValueError(f"unknown time zone {tz!r}: use a name like Europe/Berlin, Asia/Shanghai or UTC") from None
+        if until >= time.time():
+            until = math.inf
+
+        def read(connection: sqlite3.Connection) -> list[UsageRow]:
+            connection.execute("BEGIN")  # roll-ups and records of one moment
+            try:
+                return _usage(connection, by, since, until, zone)
+            finally:
+                connection.execute("ROLLBACK")
+
+        return await self._read(read)
+
+    async def expire(self, records_before: float, rollups_before: float, limit: int = 5000) -> int:
+        def write() -> int:
+            with self._transaction():
+                self._rollups.clear()
+                self._connection.execute(
+                    "INSERT INTO fact (name, number) VALUES ('records_from', ?) "
+                    "ON CONFLICT (name) DO UPDATE SET number = max(number, excluded.number)",
+                    (records_before,),
+                )
+                query = "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record WHERE at < ? ORDER BY at LIMIT ?)"
+                gone = self._connection.execute(query, (records_before, limit)).rowcount
+                # Roll-ups have no rowid: whole hours go, oldest first, as long as they fit.
+                hours = self._connection.execute(
+                    "SELECT hour, count(*) FROM rollup WHERE hour < ? GROUP BY hour ORDER BY hour LIMIT ?",
+                    (int(rollups_before // _HOUR), max(0, limit - gone)),
+                ).fetchall()
+                for index, (hour, count) in enumerate(hours):
+                    if gone + count > limit and (index or gone):
+                        break
+                    gone += self._connection.execute("DELETE FROM rollup WHERE hour = ?", (hour,)).rowcount
+                query = "DELETE FROM value WHERE key IN (SELECT key FROM value WHERE expires < ? LIMIT ?)"
+                return gone + self._connection.execute(query, (time.time(), max(0, limit - gone))).rowcount
+
+        return await self._write(write)
+
+    # --- values and leases --------------------------------------------------------------------------------------------
+
+    async def get(self, key: str) -> bytes | None:
+        def read() -> bytes | None:
+            query = "SELECT value FROM value WHERE key = ? AND (expires IS NULL OR expires > ?)"
+            row = self._connection.execute(query, (key, time.time())).fetchone()
+            return bytes(row[0]) if row else None
+
+        return await self._write(read)
+
+    async def put(self, key: str, value: bytes, ttl: float | None = None) -> None:
+        def write() -> None:
+            expires = None if ttl is None else time.time() + ttl
+            with self._transaction():
+                self._upsert("value", ("key",), ("key", "value", "expires"), [(key, value, expires)])
+
+        await self._write(write)
+
+    async def delete(self, key: str) -> None:
+        def write() -> None:
+            with self._transaction():
+                self._connection.execute("DELETE FROM value WHERE key = ?", (key,))
+
+        await self._write(write)
+
+    async def lease(self, name: str, holder: str, ttl: float) -> bool:
+        def write() -> bool:
+            now = time.time()
+            query = (
+                "INSERT INTO lease (name, holder, expires) VALUES (?1, ?2, ?3) "
+                "ON CONFLICT (name) DO UPDATE SET holder = ?2, expires = ?3 WHERE holder = ?2 OR expires <= ?4"
+            )
+            with self._transaction():
+                return self._connection.execute(query, (name, holder, now + ttl, now)).rowcount == 1
+
+        return await self._write(write)
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of the file. Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+
+        def close_all() -> None:
+            self._reader_thread.shutdown(wait=True)
+            if self._reader is not None:
+                self._reader.close()
+            self._connection.close()  # the last one out writes the log back into the file and removes it
+
+        try:
+            with self._plain_errors():
+                await asyncio.get_running_loop().run_in_executor(self._writer_thread, close_all)
+        finally:
+            self._writer_thread.shutdown(wait=False)
+
+    # --- underneath ---------------------------------------------------------------------------------------------------
+
+    async def _write(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do *work* in the thread that owns the connection; short reads go there too, so that they see every write."""
+        if self._closed:
+            raise StoreError("the store is closed")
+        with self._plain_errors():
+            return await asyncio.get_running_loop().run_in_executor(self._writer_thread, work, *arguments)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do *work* beside the writer, on the connection that only reads."""
+        if self._closed:
+            raise StoreError("the store is closed")
+
+        def run() -> T:
+            if self._reader is None:
+                self._reader = self._connect()
+                self._reader.execute("PRAGMA query_only = ON")
+            return work(self._reader)
+
+        with self._plain_errors():
+            return await asyncio.get_running_loop().run_in_executor(self._reader_thread, run)
+
+    @contextmanager
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+        self._connection.execute(begin)
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._rollups.clear()  # they may hold sums that are not in the file
+            if self._connection.in_transaction:  # a full disk has rolled back by itself
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _upsert(self, table: str, key: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert or overwrite, naming columns, so that those a newer version added keep what they hold."""
+        changed = ", ".join(f'"{name}" = excluded."{name}"' for name in columns if name not in key)
+        self._insert(table, columns, rows, f"ON CONFLICT ({_quoted(key)}) DO UPDATE SET {changed}")
+
+    def _insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], on_conflict: str) -> int:
+        """Insert *rows*, many at a time. Returns how many rows changed."""
+        marks = f"({', '.join('?' * len(columns))})"
+        head = f"INSERT INTO {table} ({_quoted(columns)}) VALUES "  # noqa: S608 - our own names
+        changed = start = 0
+        for size in (self._rows_per_statement, 10, 1):  # few shapes, so that the prepared ones are found again
+            statement = head + ", ".join([marks] * size) + " " + on_conflict
+            while len(rows) - start >= size:
+                values = list(itertools.chain.from_iterable(rows[start : start + size]))
+                changed += self._connection.execute(statement, values).rowcount
+                start += size
+        return changed
+
+    def _create(self) -> None:
+        """Make the directory and the file with their modes; SQLite gives its side files the file's own."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreError(
+                f"cannot open the database {self.path}: {error.strerror}. "
+                "Give this user write access to its directory, or choose another with --data-dir"
+            ) from None
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute(
+                "PRAGMA journal_mode = WAL"
+            )  # a file system without shared memory keeps its own mode: still right
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: 16 MB
+            connection.execute("PRAGMA journal_size_limit = 67108864")  # after a burst the log shrinks again
+            connection.execute("PRAGMA cache_size = -8000")  # KiB
+            connection.execute("PRAGMA secure_delete = OFF")  # some builds overwrite deleted rows: twice the cost of retention
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _migrate(self) -> None:
+        version = self._version()
+        if version > LATEST:
+            self._check_newer(version)
+            return
+        if version < LATEST:
+            if version:
+                self._back_up(version)
+            with self._transaction():
+                version = self._version()  # another process may have been first
+                for migration in MIGRATIONS:
+                    if migration.version > version:
+                        self._apply(migration)
+
+    def _apply(self, migration: Migration) -> None:
+        migration.apply(self._connection)
+        self._connection.execute(
+            "INSERT INTO schema_version (version, readable_by, applied) VALUES (?, ?, ?)",
+            (migration.version, migration.readable_by, time.time()),
+        )
+        self._connection.execute(f"PRAGMA user_version = {migration.version}")
+
+    def _version(self) -> int:
+        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        if version == 0 and self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+            raise StoreError(f"{self.path} is a SQLite database, but not one of aigw's: choose another file in [storage] url")
+        return version
+
+    def _check_newer(self, version: int) -> None:
+        """A newer schema may be used when it says so; a rollback of the program then needs no rollback of the data."""
+        query = "SELECT readable_by FROM schema_version WHERE version = ?"
+        try:
+            row = self._connection.execute(query, (version,)).fetchone()
+        except sqlite3.OperationalError:
+            row = None
+        if row is None or row[0] > LATEST:
+            raise StoreError(
+                f"the database {self.path} was written by a newer aigw (schema {version}; this one knows {LATEST}). "
+                "Update aigw, or put back the backup that the newer version made beside it before it changed the file"
+            )
+
+    def _back_up(self, version: int) -> None:
+        backup = self.path.with_name(f"{self.path.name}.v{version}.backup")
+        if backup.exists():
+            backup = self.path.with_name(f"{self.path.name}.v{version}.{time.time_ns()}.backup")
+        os.close(os.open(backup, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # VACUUM INTO fills an empty file
+        try:
+            self._connection.execute("VACUUM INTO ?", (str(backup),))
+        except BaseException:
+            backup.unlink(missing_ok=True)
+            raise
+
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        """The one gate at which SQLite's errors become ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(self._plain_words(error)) from error
+
+    def _plain_words(self, error: sqlite3.Error) -> str:
+        name = getattr(error, "sqlite_errorname", "")
+        for prefix, words in _WORDS.items():
+            if name.startswith(prefix):
+                return f"the database {self.path} {words} ({error})"
+        return f"the database {self.path} failed: {error}"
+
+
+_WORDS = {
+    "SQLITE_FULL": "cannot grow: the disk is full. Free some space; records wait in the journal until then",
+    "SQLITE_READONLY": "cannot be written. Give this user write access to the file and its directory",
+    "SQLITE_CANTOPEN": "cannot be opened. Give this user access to the file and its directory",
+    "SQLITE_PERM": "cannot be opened. Give this user access to the file and its directory",
+    "SQLITE_CORRUPT": "is damaged. Put back a backup, or move it away to begin with an empty one",
+    "SQLITE_NOTADB": "is damaged, or no database at all. Put back a backup, or move it away to begin with an empty one",
+    "SQLITE_BUSY": f"is locked by another process for more than {BUSY_TIMEOUT:.0f} s. Stop what holds it and try again",
+    "SQLITE_LOCKED": "is locked. Try again",
+    "SQLITE_IOERR": "cannot be read or written: the disk reports an error. Check the disk and the space on it",
+}
+
+
+def _consumer(row: Sequence[Any]) -> Consumer:
+    return msgspec.convert(dict(zip(_CONSUMER, row, strict=True)), Consumer, strict=False)
+
+
+def _key(row: Sequence[Any]) -> ConsumerKey:
+    return ConsumerKey(**dict(zip(_KEY, row, strict=True)))
+
+
+def _record(row: Sequence[Any]) -> Record:
+    return msgspec.convert(row, Record, strict=False)  # not strict: SQLite's booleans are 0 and 1
+
+
+def _usage(connection: sqlite3.Connection, by: str, since: float, until: float, zone: tzinfo) -> list[UsageRow]:
+    bounds = connection.execute("SELECT min(hour), max(hour) FROM rollup").fetchone()
+    groups: dict[Any, Group] = {} if by else {"": Group("")}
+    if bounds[0] is not None:
+        since, until = max(since, bounds[0] * _HOUR), min(until, (bounds[1] + 1) * _HOUR)
+        kept_from = connection.execute("SELECT number FROM fact WHERE name = 'records_from'").fetchone()
+        for name, start, end in _spans(by, since, until, zone):
+            _add_span(connection, groups, by, name, start, end, kept_from[0] if kept_from else -math.inf)
+    if by == "hour":
+        return [_named(groups[hour], _local_hour(hour, zone)) for hour in sorted(groups)]
+    lines = [group.line() for group in groups.values()]
+    if by != "day":
+        lines.sort(key=lambda line: (-line.requests, line.group))
+    return lines
+
+
+def _named(group: Group, name: str) -> UsageRow:
+    group.row.group = name
+    return group.line()
+
+
+def _local_hour(hour: int, zone: tzinfo) -> str:
+    return datetime.fromtimestamp(hour * _HOUR, zone).isoformat(timespec="minutes")
+
+
+def _spans(by: str, since: float, until: float, zone: tzinfo) -> Iterator[tuple[str, float, float]]:
+    """The stretches of time to add up: each local day, or all of it at once."""
+    if by != "day":
+        if since < until:
+            yield "", since, until
+        return
+    day = datetime.fromtimestamp(since, zone).date()
+    while since < until:
+        following = day + timedelta(days=1)
+        midnight = datetime(following.year, following.month, following.day, tzinfo=zone).astimezone(UTC).timestamp()
+        yield day.isoformat(), since, min(midnight, until)
+        since, day = midnight, following
+
+
+def _add_span(
+    connection: sqlite3.Connection,
+    groups: dict[Any, Group],
+    by: str,
+    name: str,
+    start: float,
+    end: float,
+    kept_from: float,
+) -> None:
+    """Add what happened from *start* to *end*: whole hours from roll-ups, the rest from records."""
+    first, last = math.ceil(start / _HOUR), math.floor(end / _HOUR)  # roll-ups from first to last, without last
+    pieces: list[tuple[float, float]] = []
+    if first > last:  # all within one hour
+        pieces.append((start, end))
+    else:
+        pieces += [(start, first * _HOUR)] if start < first * _HOUR else []
+        pieces += [(last * _HOUR, end)] if last * _HOUR < end else []
+    for begin, finish in list(pieces):
+        hour = math.floor(begin / _HOUR)
+        if hour * _HOUR < kept_from:  # its records may be gone
+            pieces.remove((begin, finish))
+            if finish == (hour + 1) * _HOUR:
+                first = hour
+
+    column = "hour" if by == "hour" else f'"{by}"' if by not in {"", "day"} else "''"
+    query = f"SELECT {column}, currency, {_quoted(_ROLLED)} FROM rollup WHERE hour >= ? AND hour < ?"  # noqa: S608
+    for row in connection.execute(query, (first, last)):
+        _group(groups, by, name, row[0]).add(row[1], Rollup.from_row(row[2:]))
+    for begin, finish in pieces:
+        sums: dict[tuple[Any, str], Rollup] = {}
+        for row in connection.execute(f"{_SELECT_RECORD} WHERE at >= ? AND at < ?", (begin, finish)):
+            record = _record(row)
+            key = key_of(record)
+            value = key.hour if by == "hour" else getattr(key, by) if by not in {"", "day"} else ""
+            rollup = sums.get((value, key.currency))
+            if rollup is None:
+                rollup = sums[value, key.currency] = Rollup()
+            rollup.add(record)
+        for (value, currency), rollup in sums.items():
+            _group(groups, by, name, value).add(currency, rollup)
+
+
+def _group(groups: dict[Any, Group], by: str, name: str, value: Any) -> Group:
+    found = name if by == "day" else value
+    group = groups.get(found)
+    if group is None:
+        group = groups[found] = Group(str(found))
+    return group
