@@ -1,0 +1,443 @@
+"""`aigw keys`: consumer keys, who may call. A consumer (person, team, service) has one or more keys."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import sys
+import time
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aigw.cli import output, windows
+from aigw.cli.commands import Noun
+from aigw.cli.locations import Locations, locations
+from aigw.cli.output import Column
+from aigw.consumer import Consumer, ConsumerKey
+from aigw.errors import StoreError
+
+if TYPE_CHECKING:
+    from aigw.config.schema import Config
+    from aigw.storage.base import Store
+
+NAME_LENGTH = 64
+NAME_MARKS = "._-@/+ "  # besides letters and digits of any script, not at either end
+
+app = typer.Typer(
+    cls=Noun,
+    rich_markup_mode=None,
+    help="Consumer keys: who may call. Without a command: list. A running server follows within a second.",
+)
+
+
+# ---- create
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  aigw keys create alice
+  aigw keys create ci --group build --tag team=core --expires 90d
+  export OPENAI_API_KEY=$(aigw keys create laptop)
+"""
+)
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The consumer. One that exists gets a further key.")],
+    group: Annotated[str | None, typer.Option(metavar="GROUP", help="The consumer's group.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Copied into each record; may be repeated.")
+    ] = None,
+    rpm: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Requests a minute, instead of [limits]; 0: no limit.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=0, metavar="N", help="Requests at once, instead of [limits].")] = None,
+    expires: Annotated[str | None, typer.Option(metavar="TIME", help="When this key ends: 30d, or 2026-12-31.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Make a key and print it: once, it is kept nowhere. Standard output is the key alone."""
+    name = _valid_name(name)
+    group = None if group is None else _valid_name(group, "--group") if group else ""
+    now = time.time()
+    ends = None if expires is None else _expiry(expires, now)
+    wanted = {"group": group, "rpm": rpm, "concurrency": concurrency}
+    asyncio.run(_create(locations(context), name, wanted, _tags(tag or []), ends, now, dry_run=dry_run, as_json=as_json))
+
+
+async def _create(
+    where: Locations,
+    name: str,
+    wanted: dict[str, Any],
+    tags: dict[str, str],
+    expires: float | None,
+    now: float,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from aigw.access.consumer_keys import mint, new_id
+
+    config = where.load_config()
+    if name in config.consumers:
+        output.warn(f"[consumers.{name}] of the config has the same name; records will not tell the two apart")
+    async with where.store(config) as store:
+        old = await _consumer_named(store, name)
+        new = _changed(old or Consumer(id=new_id(), name=name), wanted, tags)
+        if dry_run:
+            output.note(f"would {'add a key to' if old else 'create'} {name}; nothing was changed")
+            return
+        if new != old:
+            try:
+                await store.put_consumer(new)
+            except StoreError:
+                old = await _consumer_named(store, name)  # did somebody create it at the same moment?
+                if old is None:
+                    raise
+                new = _changed(old, wanted, tags)
+                await store.put_consumer(new)
+        key, stored = mint(new.id, now=now, expires=expires)
+        await store.put_key(stored)
+        live = sum(_state(one, new, now) == "live" for one in await store.keys_of(new.id))
+    if as_json:
+        output.json({"key": key, **_key_facts(new, stored, now), "consumer_created": old is None})
+        return
+    if old is None:
+        output.note(f"Created {name} with its first key, {stored.id}.")
+    else:
+        output.note(f"{name} exists already: added a key, {stored.id}. Live keys now: {live}.")
+        if changes := _differences(old, new):
+            output.note(f"Changed {name}: {changes}.")
+    output.note("The key is shown this once; aigw keeps only its digest.")
+    output.data(key)
+    # When standard output is captured, the key must not reach the screen or a log by way of standard error.
+    shown = key if sys.stdout.isatty() else "(the key)"
+    output.note(f"Use it:\n  export OPENAI_BASE_URL={where.base_url(config)}\n  export OPENAI_API_KEY={shown}")
+
+
+def _changed(consumer: Consumer, wanted: dict[str, Any], tags: dict[str, str]) -> Consumer:
+    changes = {field: value for field, value in wanted.items() if value is not None}
+    if tags:
+        changes["tags"] = json.dumps({**_tags_of(consumer), **tags}, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _replace(consumer, **changes) if changes else consumer
+
+
+def _replace(consumer: Consumer, **changes: Any) -> Consumer:
+    import msgspec
+
+    return msgspec.structs.replace(consumer, **changes)
+
+
+def _differences(old: Consumer, new: Consumer) -> str:
+    fields = ("group", "tags", "rpm", "concurrency")
+    changed = [field for field in fields if getattr(old, field) != getattr(new, field)]
+    return ", ".join(f"{field} {_or_dash(getattr(old, field))} -> {_or_dash(getattr(new, field))}" for field in changed)
+
+
+# ---- list, show
+
+
+@app.command("list")
+def list_keys(
+    context: typer.Context,
+    everything: Annotated[bool, typer.Option("--all", help="Revoked and expired keys too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
+) -> None:
+    """Keys by consumer, those of the config's [consumers] too. Never the keys themselves: those are kept nowhere."""
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other")
+    now = time.time()
+    where = locations(context)
+    config = where.load_config()
+    consumers, keys = asyncio.run(_everyone(where, config))
+    names = {consumer.id: consumer for consumer in consumers}
+    facts = [_key_facts(names[key.consumer_id], key, now) for key in keys if key.consumer_id in names]
+    facts += [_config_facts(name, table.group, table.tags) for name, table in config.consumers.items()]
+    facts.sort(key=lambda fact: (fact["name"].casefold(), fact["state"] != "live", fact["created"] or ""))
+    shown = facts if everything else [fact for fact in facts if fact["state"] in ("live", "disabled")]
+    if as_json:
+        output.json(shown)
+    elif as_csv:
+        columns = list(_config_facts("", "", {}))
+        cells = [[json.dumps(fact[name]) if name == "tags" else fact[name] for name in columns] for fact in shown]
+        output.csv(columns, cells)
+    else:
+        _show_table(shown)
+        if not facts:
+            output.note("No keys yet. Make one: aigw keys create NAME")
+        elif len(shown) < len(facts):
+            output.note(f"Not shown: {len(facts) - len(shown)} revoked or expired (--all).")
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="NAME|KEY_ID", help="A consumer, or one of its keys.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """One consumer: what it may do, and all its keys."""
+    where = locations(context)
+    now = time.time()
+    consumer, keys, _ = asyncio.run(_found(where, where.load_config(), target))
+    facts = {
+        "name": consumer.name,
+        "id": consumer.id,
+        "group": consumer.group,
+        "tags": _tags_of(consumer),
+        "rpm": consumer.rpm,
+        "concurrency": consumer.concurrency,
+        "disabled": consumer.disabled,
+    }
+    of_keys = [_key_facts(consumer, key, now) for key in keys]
+    if as_json:
+        fields = ("key_id", "state", "created", "expires", "revoked")
+        output.json({**facts, "keys": [{field: fact[field] for field in fields} for fact in of_keys]})
+        return
+    facts["tags"] = _tag_text(_tags_of(consumer))
+    facts["rpm"] = "as [limits]" if consumer.rpm is None else consumer.rpm or "no limit"
+    facts["concurrency"] = "as [limits]" if consumer.concurrency is None else consumer.concurrency or "no limit"
+    facts["disabled"] = "yes" if consumer.disabled else "no"
+    for label, value in facts.items():
+        output.data(f"{label + ':':<13}{output.safe(str(value)) or '-'}")
+    if of_keys:
+        output.data("")
+        _show_table(of_keys)
+
+
+def _show_table(facts: Sequence[dict[str, Any]]) -> None:
+    if not facts:
+        return
+    columns = [
+        Column("name"),
+        Column("key id"),
+        Column("state", rank=1),
+        Column("group", rank=4),
+        Column("tags", rank=5),
+        Column("created (UTC)", rank=3),
+        Column("expires (UTC)", rank=2),
+    ]
+    fields = ("name", "key_id", "state", "group", "tags", "created", "expires")
+    output.table(columns, [[_cell(field, fact[field]) for field in fields] for fact in facts])
+
+
+def _cell(field: str, value: Any) -> str:
+    if field == "tags":
+        return _tag_text(value)
+    if field in ("created", "expires") and value:
+        return str(value)[:16].replace("T", " ")
+    return _or_dash(value)
+
+
+# ---- revoke
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  aigw keys revoke 4k0zq8d1xm       one key
+  aigw keys revoke alice            the only live key of alice
+  aigw keys revoke alice --all      all of them
+"""
+)
+def revoke(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="NAME|KEY_ID", help="A key, or a consumer with one live key.")],
+    everything: Annotated[bool, typer.Option("--all", help="All keys of that consumer.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """End a key for good. A running server refuses it within a second; its records keep their name."""
+    where = locations(context)
+    config = where.load_config()
+    now = time.time()
+    consumer, keys, key = asyncio.run(_found(where, config, target))
+    standing = [one for one in keys if one.revoked is None]
+    chosen = _chosen(consumer, standing, key, now, everything=everything)
+    if not chosen:
+        return
+    what = f"{', '.join(one.id for one in chosen)} of {consumer.name}"
+    if dry_run:
+        output.note(f"would revoke {what}; nothing was changed")
+        return
+    if not yes and output.interactive() and not output.confirm(f"Revoke {what}?"):
+        output.note("Nothing was changed.")
+        raise typer.Exit(1)
+    asyncio.run(_revoke(where, config, chosen, now))
+    output.note(f"Revoked {what}. A running server refuses {'it' if len(chosen) == 1 else 'them'} within a second.")
+    left = [one for one in standing if one not in chosen and _state(one, consumer, now) == "live"]
+    if not left and not everything:
+        output.note(f"{consumer.name} has no live key left; 'aigw keys create {consumer.name}' makes a new one.")
+
+
+def _chosen(
+    consumer: Consumer, standing: list[ConsumerKey], key: ConsumerKey | None, now: float, *, everything: bool
+) -> list[ConsumerKey]:
+    if key is not None and not everything:
+        if key.revoked is not None:
+            output.note(f"{key.id} of {consumer.name} was revoked already, on {_when(key.revoked)}.")
+            return []
+        return [key]
+    if everything:
+        if not standing:
+            output.note(f"{consumer.name} has no key to revoke.")
+        return standing
+    live = [one for one in standing if _state(one, consumer, now) != "expired"]
+    if len(live) == 1:
+        return live
+    if not live:
+        output.note(f"{consumer.name} has no live key.")
+        return []
+    output.fail(
+        f"{consumer.name} has {len(live)} live keys: {', '.join(one.id for one in live)}; name one of them, or add --all"
+    )
+    raise typer.Exit(1)
+
+
+async def _revoke(where: Locations, config: Config, keys: Sequence[ConsumerKey], now: float) -> None:
+    async with where.store(config) as store:
+        for key in keys:
+            await store.revoke_key(key.id, now)
+
+
+# ---- the store
+
+
+async def _everyone(where: Locations, config: Config) -> tuple[list[Consumer], list[ConsumerKey]]:
+    async with where.store(config) as store:
+        consumers, keys, _ = await store.consumers()
+    return consumers, keys
+
+
+async def _consumer_named(store: Store, name: str) -> Consumer | None:
+    found = await store.consumer(name)
+    return found if found is not None and found.name == name else None  # not one whose id happens to be that
+
+
+async def _found(where: Locations, config: Config, target: str) -> tuple[Consumer, list[ConsumerKey], ConsumerKey | None]:
+    """The consumer meant by a name or a key id, its keys (oldest first), and the key when it was one. Exits with 1."""
+    from aigw.access.consumer_keys import id_in
+
+    wanted = unicodedata.normalize("NFC", target)
+    async with where.store(config) as store:
+        key = await store.key(id_in(wanted))
+        consumer = await store.consumer(key.consumer_id) if key else await store.consumer(wanted)
+        if consumer is not None:
+            keys = await store.keys_of(consumer.id)
+            return consumer, sorted(keys, key=lambda one: (one.created, one.id)), key
+        everyone, keys, _ = await store.consumers()
+    if wanted in config.consumers:
+        output.fail(f"{wanted} is written in the config: its key is that of [consumers.{wanted}] in {where.config_path()}")
+        raise typer.Exit(1)
+    names = [one.name for one in everyone] + [one.id for one in keys]
+    near = difflib.get_close_matches(wanted, names, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "'aigw keys list --all' shows all"
+    output.fail(f"there is no consumer and no key id {target[:NAME_LENGTH]!r}; {hint}")
+    raise typer.Exit(1)
+
+
+# ---- what is shown and what is typed
+
+
+def _key_facts(consumer: Consumer, key: ConsumerKey, now: float) -> dict[str, Any]:
+    return {
+        "name": consumer.name,
+        "id": consumer.id,
+        "key_id": key.id,
+        "state": _state(key, consumer, now),
+        "group": consumer.group,
+        "tags": _tags_of(consumer),
+        "created": _iso(key.created),
+        "expires": _iso(key.expires),
+        "revoked": _iso(key.revoked),
+        "source": "store",
+    }
+
+
+def _config_facts(name: str, group: str, tags: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "id": f"config:{name}",
+        "key_id": f"config:{name}",
+        "state": "live",
+        "group": group,
+        "tags": tags,
+        "created": None,
+        "expires": None,
+        "revoked": None,
+        "source": "config",
+    }
+
+
+def _state(key: ConsumerKey, consumer: Consumer, now: float) -> str:
+    if key.revoked is not None:
+        return "revoked"
+    if key.expires is not None and key.expires <= now:
+        return "expired"
+    return "disabled" if consumer.disabled else "live"
+
+
+def _tags_of(consumer: Consumer) -> dict[str, str]:
+    return dict(json.loads(consumer.tags)) if consumer.tags else {}
+
+
+def _tag_text(tags: dict[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in tags.items()) or "-"
+
+
+def _or_dash(value: Any) -> str:
+    return "-" if value is None or value == "" else str(value)
+
+
+def _iso(moment: float | None) -> str | None:
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _when(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _valid_name(text: str, option: str = "NAME") -> str:
+    """Letters and digits of any script, and NAME_MARKS between them; composed (NFC), so that what looks equal is equal."""
+    name = unicodedata.normalize("NFC", text)
+    good = (
+        0 < len(name) <= NAME_LENGTH
+        and name[0].isalnum()
+        and (name[-1].isalnum() or unicodedata.combining(name[-1]) > 0)
+        and all(one.isalnum() or one in NAME_MARKS or unicodedata.category(one)[0] == "M" for one in name)
+        and "  " not in name
+    )
+    if not good:
+        raise typer.BadParameter(
+            f"{output.safe(name[:NAME_LENGTH])!r} is no name; expected 1 to {NAME_LENGTH} letters and digits, "
+            f"with {' '.join(NAME_MARKS.strip())} or single spaces between them",
+            param_hint=option,
+        )
+    return name
+
+
+def _tags(texts: Sequence[str]) -> dict[str, str]:
+    tags = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name.strip() or not equals:
+            raise typer.BadParameter(f"{output.safe(text[:NAME_LENGTH])!r}: expected KEY=VALUE", param_hint="--tag")
+        tags[name.strip()] = value.strip()
+    if len(json.dumps(tags)) > 4096:  # it is copied into each record
+        raise typer.BadParameter("all tags together are longer than 4096 characters", param_hint="--tag")
+    return tags
+
+
+def _expiry(text: str, now: float) -> float:
+    try:
+        moment = windows.moment(text, now, windows.zone_named(windows.local_zone()), ahead=True)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--expires") from None
+    if moment <= now:
+        raise typer.BadParameter(f"{output.safe(text)!r} is in the past", param_hint="--expires")
+    return moment

@@ -1,0 +1,82 @@
+"""`aigw`: the commands, and the one border where what goes wrong becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from aigw.cli import output
+from aigw.cli.commands import Root, assemble
+from aigw.cli.locations import Locations
+from aigw.errors import ConfigError, GatewayError, StoreError
+
+COMMANDS = {
+    # each is the module aigw/cli/NAME.py with a typer app called `app`
+    "serve": "Serve models' APIs at http://127.0.0.1:8080/v1.",
+    "keys": "Consumer keys: who may call. Create, list, show, revoke.",
+    "stats": "Who used what, how fast, at what cost.",
+    "config": "The config file: check it.",
+}
+
+EXAMPLES = """\b
+Examples:
+  aigw keys create alice            a key for alice, printed once
+  aigw serve                        serve until Ctrl-C
+  aigw stats --by consumer          who used what in the last 24 hours
+  aigw COMMAND --help               what a command takes
+"""
+
+app = typer.Typer(cls=Root, rich_markup_mode=None, context_settings={"max_content_width": 100})
+
+
+@app.callback(invoke_without_command=True, epilog=EXAMPLES)
+def aigw(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Show the version.")] = False,
+) -> None:
+    """aigw: one address in front of every model provider."""
+    if version:
+        from aigw import __version__
+
+        output.data(f"aigw {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        output.data(context.get_help())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command line. Returns the exit code: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a narrow locale is no reason to fail
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains while it leaves
+        return 1
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        assemble(app, COMMANDS).main(list(arguments), prog_name="aigw", obj=Locations())
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        return 130
+    except ConfigError as error:
+        output.fail(str(error))
+        return 2
+    except (StoreError, GatewayError) as error:
+        output.fail(str(error))
+        return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        output.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return 1
+    return 0
