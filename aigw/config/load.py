@@ -47,7 +47,7 @@ _ELSEWHERE = {
 
 
 class ConfigErrors(ConfigError):  # noqa: N818 - several of them
-    """All that is wrong with one config: `problems`, in the order of the file. Its text has one line for each of the first 50."""
+    """All that is wrong with one config: `problems`, in the order of the file. Its text has a line for each of the first 50."""
 
     def __init__(self, problems: Sequence[ConfigError]) -> None:
         first = problems[0]
