@@ -124,7 +124,7 @@ class Directory:
                 self._stored.pop(old.digest, None)
                 if old.digest not in self._configured:
                     self._callers.pop(old.digest, None)
-            new = keys[key_id] if key_id in keys else old
+            new = keys.get(key_id, old)  # None where it says that the key is gone
             if new is not None:
                 self._file(new)
                 if new.digest in self._stored and new.digest not in self._configured:
@@ -135,7 +135,8 @@ class Directory:
         self._keys[key.id] = key
         self._keys_of.setdefault(key.consumer_id, set()).add(key.id)
         consumer = self._consumers.get(key.consumer_id)
-        if consumer is not None:  # a key whose consumer is not here (yet) opens nothing
+        # A key whose consumer is not here (yet) opens nothing; one of another scheme is no SHA-256 of what callers send.
+        if consumer is not None and key.scheme == "sha256":
             self._stored[key.digest] = Caller(consumer, key)
 
     def authenticate(self, headers: Mapping[str, str]) -> Caller:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from aigw.config.schema import Limits
 from aigw.consumer import Caller
@@ -62,9 +63,7 @@ class RateLimit:
             wait = max(permit.retry_after, 0.1)
             raise PolicyError(
                 "policy_rate_limited",
-                f"rate limit of consumer {name!r}: {refused.limit} requests a minute; try again in {wait:.0f} s"
-                if wait >= 1
-                else f"rate limit of consumer {name!r}: {refused.limit} requests a minute; try again in a second",
+                f"rate limit of consumer {name!r}: {refused.limit} requests a minute; try again in {math.ceil(wait)} s",
                 retry_after=wait,
             )
         raise PolicyError(

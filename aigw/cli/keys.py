@@ -18,11 +18,11 @@ from aigw.cli import output, windows
 from aigw.cli.commands import Noun
 from aigw.cli.locations import Locations, locations
 from aigw.cli.output import Column
-from aigw.consumer import Consumer, ConsumerKey
 from aigw.errors import StoreError
 
 if TYPE_CHECKING:
     from aigw.config.schema import Config
+    from aigw.consumer import Consumer, ConsumerKey
     from aigw.storage.base import Store
 
 NAME_LENGTH = 64
@@ -82,6 +82,7 @@ async def _create(
     as_json: bool,
 ) -> None:
     from aigw.access.consumer_keys import mint, new_id
+    from aigw.consumer import Consumer
 
     config = where.load_config()
     if name in config.consumers:

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from hypothesis import given, strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from aigw.access.authenticate import ANONYMOUS, Directory, configured
+from aigw.access.authenticate import ANONYMOUS, Directory, configured, follow, refresh
 from aigw.access.consumer_keys import mint
 from aigw.config.schema import Consumer as ConsumerTable
 from aigw.consumer import Caller, Consumer, ConsumerKey
 from aigw.errors import ConfigError, GatewayError
+from aigw.storage.open import open_store
+
+if TYPE_CHECKING:
+    from aigw.storage.base import Store
 
 ALICE = Consumer(id="a", name="alice")
 BOB = Consumer(id="b", name="bob")
@@ -205,3 +213,140 @@ def test_bad_config_key(secret: str) -> None:
 
 def fields(key: ConsumerKey) -> dict[str, object]:
     return {name: getattr(key, name) for name in key.__struct_fields__}
+
+
+class Reopened:
+    """A store that can be closed and opened again under its user: real failures, at a time of the test's choosing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = open_store("sqlite:", folder)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def reopen(self) -> None:
+        self.store = open_store("sqlite:", self.folder)
+
+
+async def eventually(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+def known(made: Directory, key: str) -> bool:
+    try:
+        made.authenticate(bearer(key))
+    except GatewayError:
+        return False
+    return True
+
+
+async def test_follow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What another process writes to the store is live within a second, both ways; while the store is away memory serves,
+    it is said once, and what was missed comes with its return."""
+    caplog.set_level("INFO", "aigw.access")
+    ours, theirs = Reopened(tmp_path), open_store("sqlite:", tmp_path)
+    made = Directory()
+    following = asyncio.create_task(follow(cast("Store", ours), made, 0.02))
+    try:
+        await eventually(lambda: made.seq is not None)
+        await theirs.put_consumer(ALICE)
+        await theirs.put_key(ALICE_STORED)
+        await eventually(lambda: known(made, ALICE_KEY))
+        await theirs.put_consumer(Consumer(id="a", name="alice", rpm=7))
+        await eventually(lambda: made.authenticate(bearer(ALICE_KEY)).consumer.rpm == 7)
+
+        await ours.store.close()
+        await asyncio.sleep(0.1)
+        assert known(made, ALICE_KEY)
+        assert [record.getMessage() for record in caplog.records] == [
+            "consumer keys: the store is closed; serving the 1 known ones, edits wait"
+        ]
+        await theirs.put_consumer(BOB)
+        await theirs.put_key(BOB_STORED)
+        assert await theirs.revoke_key(ALICE_STORED.id, 5.0)
+        ours.reopen()
+        await eventually(lambda: known(made, BOB_KEY))
+        assert refusal(made, bearer(ALICE_KEY)).code == "policy_key_revoked"
+        assert [record.getMessage() for record in caplog.records][1:] == ["consumer keys: the store answers again; 2 known"]
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await ours.store.close()
+        await theirs.close()
+
+
+async def test_follow_survives_a_bug(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even an error of a kind nobody expected ends the following: revoked keys would live on unseen."""
+
+    class Broken:
+        asked = 0
+
+        async def last_change(self) -> int:
+            self.asked += 1
+            raise RuntimeError("secret detail")
+
+    broken = Broken()
+    following = asyncio.create_task(follow(cast("Store", broken), Directory(), 0.01))
+    await eventually(lambda: broken.asked >= 3)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert following.cancelled()
+    assert [record.getMessage() for record in caplog.records] == [
+        "consumer keys: reading edits failed (RuntimeError); serving the 0 known ones"
+    ]
+
+
+async def test_refresh_in_bulk_and_from_another_database(tmp_path: Path) -> None:
+    """Many changes are read in one go, with the same result; a store whose changes begin again is read anew."""
+    store = open_store("sqlite:", tmp_path / "first")
+    other = open_store("sqlite:", tmp_path / "second")
+    try:
+        await store.put_consumer(ALICE)
+        made = Directory()
+        assert await refresh(store, made)
+        assert not await refresh(store, made)
+        minted = [mint("a", now=0.0) for _ in range(300)]
+        for _, stored in minted:
+            await store.put_key(stored)
+        assert await refresh(store, made)
+        assert all(known(made, key) for key, _ in minted)
+
+        await other.put_consumer(BOB)
+        await other.put_key(BOB_STORED)
+        assert await refresh(other, made)
+        assert known(made, BOB_KEY)
+        assert not known(made, minted[0][0])
+    finally:
+        await store.close()
+        await other.close()
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("klmn"), st.integers(0, 3)), max_size=40))
+def test_changes_add_up(edits: list[tuple[str, str, int]]) -> None:
+    """Whatever the order of edits, following them ends where reading everything would."""
+    followed = Directory()
+    followed.load([], [], 0)
+    consumers: dict[str, Consumer] = {}
+    keys: dict[str, ConsumerKey] = {}
+    for seq, (consumer_id, key_id, deed) in enumerate(edits, 1):
+        if deed == 0:
+            consumers[consumer_id] = Consumer(id=consumer_id, name=f"{consumer_id}{seq}")
+            followed.apply({consumer_id: consumers[consumer_id]}, {}, seq)
+        elif deed == 1:
+            consumers.pop(consumer_id, None)
+            followed.apply({consumer_id: None}, {}, seq)
+        elif deed == 2:
+            keys[key_id] = ConsumerKey(id=key_id, consumer_id=consumer_id, digest=hashlib.sha256(key_id.encode()).digest())
+            followed.apply({}, {key_id: keys[key_id]}, seq)
+        else:
+            keys.pop(key_id, None)
+            followed.apply({}, {key_id: None}, seq)
+    read = Directory()
+    read.load(consumers.values(), keys.values(), len(edits))
+    for credential in "klmn":
+        assert known(followed, credential) == known(read, credential)
+        if known(read, credential):
+            assert followed.authenticate(bearer(credential)) == read.authenticate(bearer(credential))
