@@ -30,7 +30,8 @@ def sources() -> list[Path]:
 
 def identity() -> str:
     """`VERSION-HASH`: the same for the same files, locked dependencies and Python."""
-    digest = hashlib.sha256(f"{sys.version} {getattr(sys, '_base_executable', sys.executable)}".encode())
+    python = f"{sys.version_info[0]}.{sys.version_info[1]} {Path(sys.executable).resolve()}"
+    digest = hashlib.sha256(python.encode())
     for path in [Path("packaging/requirements.lock"), Path("packaging/place.py"), Path("install.sh"), *sources()]:
         content = (ROOT / path).read_bytes()
         digest.update(f"\0{path.as_posix()}\0{len(content)}\0".encode() + content)
