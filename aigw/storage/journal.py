@@ -1,0 +1,462 @@
+"""Nothing is lost: every record is on the disk before the caller has its answer, and in the store a moment later.
+
+`write` appends a line to a segment file with one `os.write`, so a record survives the death of the process from then on
+(`kill -9` included), and hands it over in memory. A task brings what was handed over to the store in batches, and drops the
+segments that are no longer needed. Whatever a dead process left behind is read back and appended again; the store skips the
+records that it has, so each is counted exactly once.
+
+**Segments.** Each belongs to one process, which keeps it locked (`flock`); whoever gets the lock may replay and remove it. A
+segment is dropped when all of it is committed, and emptied when that is so for the one being written.
+
+**The store is out of reach**: serving goes on. Up to `QUEUED` records wait in memory; beyond that only the disk keeps them,
+and they are read back when the store answers again. The disk holds up to `disk_limit` bytes of them.
+
+**Power cut.** The kernel has each line at once; the disk gets it within a second, unless the store has committed it before
+(its commits are on the disk).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from aigw.errors import StoreError
+from aigw.exchange import Record
+from aigw.storage.base import Store
+from aigw.storage.storable import storable
+
+log = logging.getLogger("aigw.storage")
+
+BATCH = 2000
+"""Records in one append: large enough to share a commit, small enough that a revoked key need not wait behind it."""
+
+QUEUED = 50_000
+"""Records that wait in memory (about 75 MB) before only the disk keeps them."""
+
+SEGMENT_BYTES = 4 * 1024 * 1024
+"""A segment is closed at this size: about 6,000 records."""
+
+DISK_LIMIT = 4 * 1024**3
+"""Bytes of journal on the disk: about six million records."""
+
+INTERVAL = 0.25
+"""Seconds between two visits to the store."""
+
+LONGEST_PAUSE = 5.0
+"""Seconds between two visits to a store that is out of reach."""
+
+RESCAN = 30.0
+"""Seconds between two looks for what other processes left behind."""
+
+READ_BYTES = 1024 * 1024
+
+SUFFIX = ".journal"
+
+DAMAGED = "damaged.lines"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Record).decode
+
+
+class _Segment:
+    """One file, open and locked. `last` is the number of the last queued record in it; `only` counts those that are in no
+    queue, so it has to be read back before it can go. `synced` bytes are known to be on the disk."""
+
+    __slots__ = ("descriptor", "last", "only", "path", "size", "synced", "torn")
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self.descriptor = path, descriptor
+        self.size = self.synced = self.last = self.only = 0
+        self.torn = False  # ends in half a line
+
+    @classmethod
+    def create(cls, directory: Path) -> _Segment:
+        """A new one, named so that no other process has it and that names sort by age."""
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        while True:
+            path = directory / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+            segment = cls(path, os.open(path, flags, 0o600))
+            if segment._lock():
+                return segment  # else another process took it for an abandoned one in the moment before it was locked
+
+    @classmethod
+    def claim(cls, path: Path) -> _Segment | None:
+        """One that a dead process left behind; None when its process lives, or somebody else was faster."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        segment = cls(path, descriptor)
+        return segment if segment._lock() else None
+
+    def _lock(self) -> bool:
+        """True when it is ours and still to be found in the directory; else it is closed."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(self.descriptor).st_nlink:
+                return True
+        except BlockingIOError:
+            pass
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        return False
+
+    def read(self, offset: int) -> tuple[list[Record], list[bytes], int]:
+        """About a megabyte of it from *offset*: the records, the lines that are none, and the offset to go on from (the
+        same one at the end)."""
+        block = os.pread(self.descriptor, READ_BYTES, offset)
+        while (end := block.rfind(b"\n") + 1) == 0 and (more := os.pread(self.descriptor, READ_BYTES, offset + len(block))):
+            block += more
+        records: list[Record] = []
+        damaged: list[bytes] = []
+        for line in block[:end].split(b"\n"):
+            if line:
+                try:
+                    records.append(_decode(line))
+                except (msgspec.MsgspecError, ValueError):
+                    damaged.append(line)
+        if not end and block:  # the last line was never finished, so nobody was told that it is kept
+            with contextlib.suppress(msgspec.MsgspecError, ValueError):
+                records.append(_decode(block))
+            end = len(block)
+        return records, damaged, offset + end
+
+    def sync(self) -> None:
+        """Have the disk take what was written so far."""
+        size = self.size
+        os.fsync(self.descriptor)
+        self.synced = size
+
+    def close(self) -> None:
+        os.close(self.descriptor)  # and so the lock
+
+    def remove(self) -> None:
+        """Unlink first: nobody may get the lock of a file that can still be found."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+
+class Journal:
+    """The way of records into the store. Numbers for metrics, all only growing but `pending`:
+
+    - `written`: records taken by `write`; `committed`: of those, how many the store has; `pending`: the rest;
+    - `failed`: records that could not be put on the disk (full, or at `disk_limit`) and wait in memory only;
+    - `lost`: of those, how many found no room in memory either. Anything but 0 is an alarm;
+    - `replayed`: records that others left behind, brought to the store; `recovered`: of those, how many it did not have;
+    - `damaged`: lines, or records no store takes; they are kept in a file beside the segments.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        store: Store,
+        *,
+        fsync: bool = True,
+        queued: int = QUEUED,
+        segment_bytes: int = SEGMENT_BYTES,
+        disk_limit: int = DISK_LIMIT,
+        interval: float = INTERVAL,
+    ) -> None:
+        """Makes *directory* (0700) when it is missing, and the first segment in it. Raises StoreError when it cannot."""
+        self.written = self.committed = self.failed = self.lost = self.replayed = self.recovered = self.damaged = 0
+        self._directory, self._store, self._fsync = directory, store, fsync
+        self._most_queued, self._segment_bytes, self._disk_limit, self._interval = queued, segment_bytes, disk_limit, interval
+        self._queue: list[Record] = []
+        self._taken = 0  # records ever queued
+        self._done = 0  # of those, committed
+        self._on_disk_only = 0
+        self._spilling = False  # the queue is full: records go to the disk only
+        self._old: list[_Segment] = []  # closed for writing
+        self._old_bytes = 0
+        self._unwritable = False
+        self._memory_only = False
+        self._down = False
+        self._closing = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._segment = _Segment.create(directory)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write the journal in {directory}: {error.strerror}. "
+                "Give this user write access to it, or choose another place with --data-dir"
+            ) from None
+
+    @property
+    def pending(self) -> int:
+        """Records that the store does not have yet."""
+        return len(self._queue) + self._on_disk_only
+
+    # --- in the walk --------------------------------------------------------------------------------------------------
+
+    def write(self, record: Record) -> None:
+        """Keep *record*: safe from the death of this process when it returns, in the store soon. Never raises, never waits
+        for the store."""
+        self.written += 1
+        try:
+            line = _encode(record) + b"\n"
+        except (ArithmeticError, TypeError, ValueError):  # a text that is not Unicode, a number of more than 64 bits
+            record = storable(record)
+            line = _encode(record) + b"\n"
+        segment = self._segment
+        if segment.size >= self._segment_bytes:
+            segment = self._rotate()
+        kept = self._put(segment, line)
+        waiting = len(self._queue)
+        if kept and (self._spilling or waiting >= self._most_queued):
+            self._spilling = True
+            self._on_disk_only += 1
+            segment.only += 1
+        elif kept or waiting < 2 * self._most_queued:
+            self._queue.append(record)
+            self._taken = segment.last = self._taken + 1
+            if not kept:
+                self._memory_only = True
+        else:
+            self.lost += 1  # no disk, no store, no memory
+
+    def _put(self, segment: _Segment, line: bytes) -> bool:
+        """One write of one line: all of it or nothing."""
+        if segment.torn:
+            line = b"\n" + line
+        try:
+            if segment.size + self._old_bytes + len(line) > self._disk_limit:
+                raise OSError(0, f"it has reached its limit of {self._disk_limit} bytes")
+            count = os.write(segment.descriptor, line)
+            if count == len(line):
+                segment.size += count
+                segment.torn = False
+                if self._unwritable:
+                    self._unwritable = False
+                    log.warning("the journal in %s can be written again", self._directory)
+                return True
+            segment.torn = True
+            os.ftruncate(segment.descriptor, segment.size)
+            segment.torn = False
+            raise OSError(0, "the disk is full")
+        except OSError as error:
+            self.failed += 1
+            if not self._unwritable:
+                self._unwritable = True
+                reason = error.strerror
+                log.error("the journal in %s cannot be written: %s; new records wait in memory only", self._directory, reason)
+            return False
+
+    def _rotate(self) -> _Segment:
+        """Close the segment for writing and begin another; when that is impossible the old one goes on growing."""
+        try:
+            segment = _Segment.create(self._directory)
+        except OSError:
+            return self._segment
+        self._old.append(self._segment)
+        self._old_bytes += self._segment.size
+        self._segment = segment
+        return segment
+
+    # --- beside the walk ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to bring records to the store, those that earlier processes left behind among them."""
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._run(), name="journal"))
+        if self._fsync:
+            self._tasks.append(loop.create_task(self._keep_synced(), name="journal-sync"))
+
+    async def recover(self) -> int:
+        """Bring to the store what dead processes left behind. Returns how many records it did not have. Raises StoreError."""
+        before = self.recovered
+        for path in sorted(self._directory.glob("*" + SUFFIX)):
+            segment = _Segment.claim(path)  # not our own: those are locked
+            if segment is None:
+                continue
+            try:
+                if not await self._read_back(segment):
+                    break
+                await asyncio.to_thread(segment.path.unlink, missing_ok=True)
+            finally:
+                segment.close()
+        if self.recovered > before:
+            log.info("%d records of an earlier process were brought to the store", self.recovered - before)
+        return self.recovered - before
+
+    async def close(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - what is not done by then stays on the disk
+        """Bring what is left to the store, for at most *timeout* seconds; the rest waits on the disk for the next start."""
+        deadline = time.monotonic() + timeout
+        self._closing.set()
+        _, unfinished = await asyncio.wait(self._tasks, timeout=timeout) if self._tasks else (set(), set())
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        self._tasks.clear()
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + max(0.0, deadline - time.monotonic())):
+                while self._queue:
+                    await self._store_queued()
+        except (StoreError, TimeoutError) as error:
+            log.warning("the store does not take the last records: %s", error or "it is too slow")
+        if self._queue and self._memory_only:
+            for record in self._queue:  # a last chance on the disk; what is there twice is stored once
+                self._put(self._segment, _encode(record) + b"\n")
+        if self.pending:
+            log.warning("%d records wait in %s for the next start", self.pending, self._directory)
+        for segment in (*self._old, self._segment):
+            with contextlib.suppress(OSError):
+                if segment.only or segment.last > self._done:
+                    if self._fsync:
+                        segment.sync()
+                    segment.close()
+                else:
+                    segment.remove()
+        self._old.clear()
+
+    async def _run(self) -> None:
+        visit = rescan = 0.0
+        pause = self._interval
+        while not self._closing.is_set():
+            now = time.monotonic()
+            if now >= visit:
+                try:
+                    await self._visit()
+                    if now >= rescan:
+                        await self.recover()
+                        rescan = now + RESCAN
+                    self._store_answers()
+                    pause = self._interval
+                except Exception as error:  # noqa: BLE001 - the border of this task: it must outlive whatever a store does
+                    self._store_is_away(error)
+                    pause = min(LONGEST_PAUSE, pause * 2)
+                visit = time.monotonic() + pause
+            await self._rest(self._interval)
+
+    async def _keep_synced(self) -> None:
+        while not self._closing.is_set():
+            await self._rest(1.0)
+            if self.pending:
+                await asyncio.to_thread(
+                    _sync, [segment for segment in (*self._old, self._segment) if segment.size > segment.synced]
+                )
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+
+    async def _visit(self) -> None:
+        """Store what waits, then drop the segments that nobody needs any more."""
+        await self._store_queued()
+        if self._spilling and not self._queue:  # there is room in memory again
+            self._spilling = self._rotate().only > 0  # still so when no new segment could be made
+        done: list[_Segment] = []
+        for segment in self._old:
+            if segment.last > self._done:
+                break
+            if segment.only:
+                if not await self._read_back(segment):
+                    break
+                self._on_disk_only -= segment.only
+                self.committed += segment.only
+                segment.only = 0
+            done.append(segment)
+        if done:
+            del self._old[: len(done)]
+            self._old_bytes -= sum(segment.size for segment in done)
+            await asyncio.to_thread(_remove, done)
+        current = self._segment
+        if current.size and not self._queue and not current.only:  # idle: a restart will have nothing to read back
+            os.ftruncate(current.descriptor, 0)
+            current.size = current.synced = 0
+
+    async def _store_queued(self) -> None:
+        """Everything that is queued now, in batches; what comes meanwhile has the next turn."""
+        target = self._taken
+        while self._done < target:
+            batch = self._queue[: min(BATCH, target - self._done)]
+            await self._append(batch)
+            del self._queue[: len(batch)]  # only now: until it is committed it is ours
+            self._done += len(batch)
+            self.committed += len(batch)
+        if not self._queue:
+            self._memory_only = False
+
+    async def _read_back(self, segment: _Segment) -> bool:
+        """Store the records of a segment, with those that are queued in between. False when we were asked to stop."""
+        ours = segment.only > 0
+        offset, end = 0, -1
+        while offset != end:
+            if self._closing.is_set():
+                return False
+            end = offset
+            records, damaged, offset = await asyncio.to_thread(segment.read, offset)
+            for start in range(0, len(records), BATCH):
+                new = await self._append(records[start : start + BATCH])
+                if not ours:
+                    self.recovered += new
+            if not ours:
+                self.replayed += len(records)
+            if damaged:
+                await asyncio.to_thread(self._set_aside, damaged)
+            await self._store_queued()
+        return True
+
+    async def _append(self, records: Sequence[Record]) -> int:
+        try:
+            return await self._store.append(records)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a record that breaks a store must not hold up all those behind it
+            log.error(
+                "the store failed on a batch of %d records (%s): trying each by itself", len(records), type(error).__name__
+            )
+        new = 0
+        for record in records:
+            try:
+                new += await self._store.append([record])
+            except StoreError:
+                raise
+            except Exception:  # noqa: BLE001 - as above
+                await asyncio.to_thread(self._set_aside, [_encode(record)])
+        return new
+
+    def _set_aside(self, lines: Sequence[bytes]) -> None:
+        """Keep what nobody can read, for somebody who might."""
+        self.damaged += len(lines)
+        path = self._directory / DAMAGED
+        log.error("%d damaged lines of the journal were set aside in %s", len(lines), path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, b"".join(line + b"\n" for line in lines))
+        finally:
+            os.close(descriptor)
+
+    def _store_is_away(self, error: Exception) -> None:
+        if not self._down:
+            self._down = True
+            reason = error if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+            log.error("the store takes no records: %s. They wait in the journal (%s)", reason, self._directory)
+
+    def _store_answers(self) -> None:
+        if self._down:
+            self._down = False
+            log.warning("the store takes records again; %d still wait", self.pending)
+
+
+def _sync(segments: Sequence[_Segment]) -> None:
+    for segment in segments:
+        with contextlib.suppress(OSError):  # it was just dropped, or the disk is failing: a write will say so
+            segment.sync()
+
+
+def _remove(segments: Sequence[_Segment]) -> None:
+    for segment in segments:
+        segment.remove()
