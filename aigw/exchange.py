@@ -215,6 +215,9 @@ class Sink(Protocol):
     @property
     def started(self) -> bool: ...
 
+    @property
+    def status(self) -> int: ...
+
     def begin(self, status: int, headers: Headers, length: int | None = None) -> None: ...
 
     def write(self, block: bytes) -> None: ...
@@ -259,8 +262,10 @@ class Exchange:
         "started_at",
         "status",
         "stream",
+        "streaming",
         "upstream_id",
         "usage",
+        "wants_usage",
     )
 
     def __init__(self, id: str, operation: str, dialect: str, body: bytes, headers: Mapping[str, str]) -> None:  # noqa: A002 - the field's word
@@ -275,6 +280,7 @@ class Exchange:
         self.stream = False
         self.max_tokens: int | None = None
         self.end_user = ""
+        self.wants_usage = False  # the caller wrote stream_options itself
         self.route: Route | None = None
         self.provider = ""
         self.model = ""
@@ -289,3 +295,4 @@ class Exchange:
         self.first_token_at = 0.0  # monotonic seconds
         self.upstream_id = ""
         self.bytes_out = 0
+        self.streaming = False  # an event stream has begun to reach the caller

@@ -70,8 +70,8 @@ _any_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def decode_answer(decode: Callable[[bytes], T], body: bytes) -> T | None:
-    """An answer's typed part; None when it is a JSON object with odd types inside (still an answer). Raises ValueError when it is
-    no JSON object: then it is none."""
+    """An answer's typed part; None when it is an object with odd types inside (still an answer). Raises ValueError when it is
+    no JSON object: then it is no answer."""
     try:
         return decode(body)
     except msgspec.ValidationError:

@@ -1,0 +1,330 @@
+"""Config -> a provisioned Gateway. The only builder: it knows every concrete class, and nothing below it does.
+
+A reload builds a new Gateway beside the old one; what must survive (connections, key rests, rate windows, consumers, records)
+lives in `Services` or is inherited, the rest is made anew. A config that cannot be built raises ConfigError and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from aigw.access import authenticate
+from aigw.access.authenticate import Directory
+from aigw.access.rate_limit import RateLimit
+from aigw.config import secrets
+from aigw.config.load import ConfigErrors, Loaded
+from aigw.config.schema import Config
+from aigw.consumer import Caller
+from aigw.deployment import ProviderKey
+from aigw.errors import ConfigError, UpstreamError
+from aigw.exchange import Flow, Headers, Receiver, UpstreamRequest
+from aigw.metering.prices import PriceBook
+from aigw.pipeline import Pipeline
+from aigw.providers import catalog, compatible
+from aigw.providers.base import Provider
+from aigw.routing.key_pool import KeyPool
+from aigw.routing.live_models import LiveModels
+from aigw.routing.table import Claimant, Table
+from aigw.storage.base import Counters, Store
+from aigw.storage.journal import Journal
+from aigw.storage.open import open_counters, open_store
+from aigw.telemetry.log import ExchangeLog
+from aigw.telemetry.metrics import Metrics
+from aigw.upstream.http import HttpTransport
+from aigw.upstream.mock import DemoTransport
+
+log = logging.getLogger("aigw.gateway")
+
+MODELS_EVERY = 600.0
+"""Seconds between two looks at a provider's list of models."""
+
+MODELS_AGAIN = 60.0
+"""Seconds until a provider that did not list its models is asked again."""
+
+MODELS_MOST = 8 * 1024 * 1024
+"""Bytes of a model list; the longest public one is under 1 MB."""
+
+
+class Transports:
+    """The way out by scheme: `demo` is answered in this process, the rest goes over the network."""
+
+    def __init__(self, http: HttpTransport, demo: DemoTransport) -> None:
+        self._http, self._demo = http, demo
+
+    def send(self, request: UpstreamRequest, receiver: Receiver) -> Coroutine[Any, Any, None]:
+        return (self._demo if request.target.origin.scheme == "demo" else self._http).send(request, receiver)
+
+    async def close(self) -> None:
+        await self._http.close()
+        await self._demo.close()
+
+
+class Services:
+    """What outlives a reload. Made once, from the first config; `start` and `close` bracket the server's life."""
+
+    def __init__(self, config: Config, data_dir: Path) -> None:
+        """Raises StoreError when the data directory or the store cannot be used, ConfigError for an unknown storage."""
+        self.data_dir = data_dir
+        self.store: Store = open_store(config.storage.url, data_dir)
+        self.counters: Counters = open_counters(config.storage.counters)
+        self.journal = Journal(data_dir / "journal", self.store)
+        self.http = HttpTransport(config.upstream.max_connections)
+        self.transport = Transports(self.http, DemoTransport())
+        self.directory = Directory()
+        self.live_models = LiveModels(data_dir / "models")
+        self.metrics = Metrics(self._gauges)
+        self.active = 0
+        self._storage = config.storage
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Read the consumers, begin to store records. A store that does not answer stops nobody: it is asked again."""
+        self.journal.start()
+        try:
+            await authenticate.load(self.store, self.directory)
+        except Exception as error:  # noqa: BLE001 - serving goes on from memory; `follow` asks again
+            log.error("the consumers could not be read yet: %s", error)
+        self._begin("consumers", authenticate.follow(self.store, self.directory))
+        self._begin("housekeeping", self._keep_house())
+
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
+
+    async def _keep_house(self) -> None:
+        """Forget what is over: ended rate windows every minute, old rows a few at a time."""
+        while True:
+            await asyncio.sleep(60)
+            now = time.time()
+            try:
+                await self.counters.sweep(now)
+                while await self.store.expire(now - self._storage.records, now - self._storage.rollups):
+                    await asyncio.sleep(0.2)
+            except Exception as error:  # noqa: BLE001 - tried again in a minute
+                log.warning("old records could not be deleted: %s", error)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.transport.close()
+        await self.journal.close()
+        await self.counters.close()
+        await self.store.close()
+
+    def _gauges(self) -> dict[str, float]:
+        journal = self.journal
+        return {
+            "exchanges_active": self.active,
+            "upstream_requests_active": self.http.active,
+            "records_written": journal.written,
+            "records_pending": journal.pending,
+            "records_lost": journal.lost,
+            "journal_failed_writes": journal.failed,
+        }
+
+
+class Gateway:
+    """One config, provisioned and running. Exchanges that began in it finish in it."""
+
+    def __init__(self, loaded: Loaded, services: Services, previous: Gateway | None = None) -> None:
+        """Raises ConfigErrors with all that is wrong. Takes nothing over from *previous* before it is certain to succeed."""
+        config = loaded.config
+        self.config, self.services, self.hash = config, services, loaded.hash
+        self.directory = services.directory
+        self.max_body = config.server.max_body
+        self.keeps_address, self.keeps_agent = config.storage.client_ip, config.storage.client_agent
+        self.draining = False
+        self.active = 0
+        self._done = asyncio.Event()
+        self._models_task: asyncio.Task[None] | None = None
+        built = _Build(config, os.environ)
+        self.providers: Mapping[str, Provider] = built.providers
+        self.pools = {
+            name: KeyPool(keys, previous.pools.get(name) if previous is not None else None) for name, keys in built.keys.items()
+        }
+        self.table = Table(config.routes, [_claimant(config, provider) for provider in self.providers.values()])
+        prices = PriceBook(config.prices, {name: provider.price_id for name, provider in self.providers.items()})
+        self.pipeline = Pipeline(
+            directory=services.directory,
+            limits=RateLimit(config.limits, services.counters),
+            table=self.table,
+            providers=self.providers,
+            pools=self.pools,
+            transport=services.transport,
+            prices=prices,
+            journal=services.journal,
+            listeners=(services.metrics, ExchangeLog(config.log.exchanges)),
+            config_hash=loaded.hash,
+            patience=config.server.timeout,
+        )
+        for name, provider in self.providers.items():
+            known = services.live_models.load(name, _models_url(provider))
+            if known:
+                self.table.set_live(name, known)
+        services.http.max_connections = config.upstream.max_connections
+        services.directory.reconfigure(required=config.auth.required, configured=built.consumers)
+
+    # its life
+
+    def start(self) -> None:
+        """Begin to ask providers for their models."""
+        self._models_task = asyncio.get_running_loop().create_task(self._follow_models(), name="models")
+
+    def began(self) -> None:
+        self.active += 1
+        self.services.active += 1
+
+    def ended(self) -> None:
+        self.active -= 1
+        self.services.active -= 1
+        if self.draining and not self.active:
+            self._done.set()
+
+    def not_ready(self) -> str:
+        """Why new requests are not welcome; "" when they are."""
+        if self.draining:
+            return "draining"
+        return "" if self.providers else "no provider is configured"
+
+    async def drained(self) -> None:
+        """Wait until every exchange that began here has ended. New ones go elsewhere, or are refused by the server."""
+        self.draining = True
+        if self.active:
+            await self._done.wait()
+
+    async def close(self) -> None:
+        if self._models_task is not None:
+            self._models_task.cancel()
+            await asyncio.gather(self._models_task, return_exceptions=True)
+            self._models_task = None
+
+    # live models
+
+    async def _follow_models(self) -> None:
+        due = dict.fromkeys((name for name, provider in self.providers.items() if provider.lists_models), 0.0)
+        while due:
+            now = time.monotonic()
+            ready = [name for name, at in due.items() if at <= now]
+            answers = await asyncio.gather(*(self._ask_models(self.providers[name]) for name in ready))
+            for name, answered in zip(ready, answers, strict=True):
+                due[name] = time.monotonic() + (MODELS_EVERY if answered else MODELS_AGAIN) * random.uniform(0.9, 1.1)
+            await asyncio.sleep(max(0.1, min(due.values()) - time.monotonic()))
+
+    async def _ask_models(self, provider: Provider) -> bool:
+        """Whether *provider* listed its models; they are put into the table and remembered."""
+        key = self.pools[provider.name].pick(time.perf_counter())
+        request = provider.models_request(key)
+        if request is None or key is None:
+            return False
+        request.first_byte_timeout = min(request.first_byte_timeout, 20.0)
+        request.timeout = min(request.timeout, 30.0)
+        answer = _Whole(MODELS_MOST)
+        try:
+            await self.services.transport.send(request, answer)
+            if answer.status != 200 or answer.cut:
+                raise provider.judge(answer.status, answer.headers, answer.body, key)
+            models = provider.read_models(answer.body)
+        except UpstreamError as error:
+            log.info("%s did not list its models: %s", provider.name, error.detail)
+            return False
+        except Exception as error:  # noqa: BLE001 - the list is a convenience; nothing may fail for want of it
+            log.warning("the models of %s could not be read: %s", provider.name, type(error).__name__)
+            return False
+        self.table.set_live(provider.name, models)
+        self.services.live_models.save(provider.name, _models_url(provider), models, time.time())
+        return True
+
+
+class _Whole:
+    """A `Receiver` that keeps a short answer whole."""
+
+    def __init__(self, most: int) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.cut = False
+        self._most = most
+        self._blocks: list[bytes] = []
+        self._size = 0
+        self._flow: Flow | None = None
+
+    def head(self, status: int, headers: Headers, flow: Flow) -> None:
+        self.status, self.headers, self._flow = status, headers, flow
+
+    def feed(self, block: bytes) -> None:
+        self._size += len(block)
+        if self._size > self._most:
+            self.cut = True
+            if self._flow is not None:
+                self._flow.stop()
+        else:
+            self._blocks.append(block)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._blocks)
+
+
+class _Build:
+    """The parts of a config that may be wrong in ways only building shows: every problem is collected, then raised."""
+
+    def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
+        self._config, self._environment = config, environment
+        self._problems: list[ConfigError] = []
+        self.providers: dict[str, Provider] = {}
+        self.keys: dict[str, list[ProviderKey]] = {}
+        self.consumers: list[Caller] = []
+        for name in config.providers:
+            self._provider(name)
+        for name, table in config.consumers.items():
+            secret = self._secret(table.key, f"consumers.{name}.key") if not table.key.startswith("sha256:") else table.key
+            if secret:
+                self.consumers.append(authenticate.configured(name, table, secret))
+        if self._problems:
+            raise ConfigErrors(self._problems)
+
+    def _provider(self, name: str) -> None:
+        table = self._config.providers[name]
+        found = [self._secret(key, f"providers.{name}.keys[{index}]") for index, key in enumerate(table.keys)]
+        account = table.account or ""
+        keys = [ProviderKey(f"{name}#{number}", secret, account) for number, secret in enumerate(found, 1) if secret]
+        try:
+            provider = compatible.build(
+                name, table, self._config.upstream, [key.secret for key in keys], environment=self._environment
+            )
+        except ConfigError as error:
+            self._problems.append(ConfigError(error.message, key=error.key or f"providers.{name}"))
+            return
+        self.providers[name] = provider
+        self.keys[name] = keys or [ProviderKey(name, "")]  # a server of one's own may need no key
+
+    def _secret(self, reference: str, key: str) -> str:
+        try:
+            return secrets.resolve(reference, key=key, environment=self._environment)
+        except ConfigError as error:
+            self._problems.append(error)
+            return ""
+
+
+def _claimant(config: Config, provider: Provider) -> Claimant:
+    row = catalog.row(provider.kind)
+    return Claimant(
+        name=provider.name,
+        kind=provider.kind,
+        prefixes=row.prefixes,
+        weak_prefixes=row.weak_prefixes,
+        local=row.local,
+        models=config.providers[provider.name].models,
+    )
+
+
+def _models_url(provider: Provider) -> str:
+    """What a remembered list of models belongs to: another address may have other models."""
+    request = provider.models_request(ProviderKey("", "")) if provider.lists_models else None
+    return repr(request.target) if request is not None else ""

@@ -1,0 +1,430 @@
+"""The walk of an exchange, readable top to bottom:
+
+    authenticate -> admit -> read -> route -> attempts (provider, upstream, relay) -> meter -> record -> the last byte
+
+Whatever happens on the way - refusal, upstream failure, caller gone, cancellation, shutdown - the permit is given back and
+exactly one record is journalled, before the caller can see its answer's end. Both only enqueue: nothing is awaited there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Protocol
+
+import msgspec
+
+from aigw.access.authenticate import Directory
+from aigw.access.rate_limit import RateLimit
+from aigw.deployment import Deployment, ProviderKey, Route
+from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
+from aigw.exchange import Attempt, Cost, Exchange, Headers, Record, Sink, UpstreamRequest, Usage
+from aigw.hooks import Listener
+from aigw.metering import usage as metering
+from aigw.protocols import DIALECTS, splice
+from aigw.protocols.operations import OPERATIONS, Operation
+from aigw.providers.base import Provider
+from aigw.relay import Relay
+from aigw.routing import retry
+from aigw.routing.key_pool import KeyPool
+from aigw.routing.selection import candidates
+from aigw.routing.table import Table
+from aigw.storage.base import Permit
+from aigw.upstream.transport import Transport
+
+log = logging.getLogger("aigw.pipeline")
+
+_encode_attempts = msgspec.json.Encoder().encode
+
+
+class Prices(Protocol):
+    """What a usage costs; None when nobody knows."""
+
+    def price(self, provider: str, models: Sequence[str], usage: Usage, at: float) -> Cost | None: ...
+
+
+class Journal(Protocol):
+    """Where records go: one synchronous write, no waiting."""
+
+    def write(self, record: Record) -> None: ...
+
+
+class Pipeline:
+    """One config's walk. Built by the gateway; holds no state of its own."""
+
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        limits: RateLimit,
+        table: Table,
+        providers: Mapping[str, Provider],
+        pools: Mapping[str, KeyPool],
+        transport: Transport,
+        prices: Prices,
+        journal: Journal,
+        listeners: Sequence[Listener],
+        config_hash: str,
+        patience: float,
+    ) -> None:
+        """*patience* is the longest an exchange may take before its first byte, in seconds."""
+        self.directory, self.limits, self.table = directory, limits, table
+        self.providers, self.pools, self.transport = providers, pools, transport
+        self.prices, self.journal, self.listeners = prices, journal, listeners
+        self.config_hash, self.patience = config_hash, patience
+
+    async def serve(self, exchange: Exchange, sink: Sink, receive: Callable[[], Awaitable[bytes]]) -> None:
+        """Walk *exchange* to its answer. *receive* gives the request's body; it is asked once the caller is known to be
+        welcome, and may raise CallerError."""
+        permit: Permit | None = None
+        relay: Relay | None = None
+        try:
+            exchange.caller = caller = self.directory.authenticate(exchange.headers)
+            permit = await self.limits.admit(caller, exchange.started_at)
+            exchange.body = await receive()
+            self._read(exchange)
+            exchange.route = self.table.resolve(exchange.requested_model)
+            relay = await self._attempts(exchange, sink, exchange.route, OPERATIONS[exchange.operation])
+        except GatewayError as error:
+            exchange.error = error
+        except asyncio.CancelledError as error:
+            exchange.error = error
+            raise
+        except Exception as error:  # noqa: BLE001 - the border: an exchange always ends with an answer
+            # A traceback may hold a body or a key: say what and where, nothing more.
+            exchange.error = InternalError("gateway_internal", "The gateway failed on this request; this is a bug of ours.")
+            log.error("request %s: %s at %s", exchange.id, type(error).__name__, _where(error))
+        finally:
+            self.limits.release(permit)
+            self._record(exchange, sink)
+        if exchange.error is None and relay is not None:
+            relay.finish()
+        elif isinstance(exchange.error, GatewayError):
+            self._answer_error(exchange, sink, exchange.error)
+
+    def _read(self, exchange: Exchange) -> None:
+        """What we must know of the body; nothing else is decoded."""
+        asked = DIALECTS[exchange.dialect].read_request(exchange.body)
+        if splice.duplicates(exchange.body, "model"):
+            raise CallerError("caller_invalid_request", "The request names its `model` twice.", param="model")
+        if not asked.model:
+            raise CallerError("caller_invalid_request", "`model` is empty. Name the model to use.", param="model")
+        exchange.requested_model = asked.model
+        exchange.stream = asked.stream
+        exchange.max_tokens = asked.max_tokens
+        exchange.end_user = asked.end_user
+        exchange.wants_usage = asked.wants_usage
+
+    async def _attempts(self, exchange: Exchange, sink: Sink, route: Route, operation: Operation) -> Relay:
+        """Try deployments and their keys until one answers or the rules say stop: another key, another target, the
+        fallbacks, and at last the one that failed, when it was the only one."""
+        allowed = retry.MAX_ATTEMPTS if route.retries is None else route.retries + 1
+        last: GatewayError | None = None
+        again: Deployment | None = None
+        timeouts = 0
+        for deployment in candidates(route):
+            provider = self.providers[deployment.provider]
+            if provider.dialect_for(operation) != exchange.dialect:
+                last = last or _not_spoken(provider, operation)
+                continue
+            pool = self.pools[deployment.provider]
+            tried: list[str] = []
+            while len(exchange.attempts) < allowed:
+                key = pool.pick(perf_counter(), tried)
+                if key is None:
+                    last = last or _all_rest(provider, pool)
+                    break
+                relay = self._relay(exchange, sink, operation, deployment, provider)
+                error = await self._attempt(exchange, operation, deployment, provider, key, relay)
+                if error is None:
+                    pool.succeeded(key)
+                    return relay
+                last = error
+                pool.failed(key, error, perf_counter())
+                if relay.started:
+                    raise error
+                timeouts += error.sent and error.code == "provider_timeout"
+                if not retry.may_retry(error, safe=operation.safe, timeouts=timeouts) or self._out_of_time(exchange):
+                    raise error
+                tried.append(key.label)
+                if error.fault == "deployment":
+                    again = again or deployment
+                    break
+        if again is not None and len(exchange.attempts) == 1 and allowed > 1:
+            return await self._second_try(exchange, sink, operation, again)
+        raise last or InternalError("gateway_no_provider", "No provider is configured for this model.")
+
+    async def _second_try(self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment) -> Relay:
+        """There was only one deployment and it failed in a way that often passes: once more, after a moment."""
+        await asyncio.sleep(retry.SECOND_TRY_PAUSE)
+        provider, pool = self.providers[deployment.provider], self.pools[deployment.provider]
+        key = pool.pick(perf_counter())
+        if key is None:
+            raise _all_rest(provider, pool)
+        relay = self._relay(exchange, sink, operation, deployment, provider)
+        error = await self._attempt(exchange, operation, deployment, provider, key, relay)
+        if error is not None:
+            pool.failed(key, error, perf_counter())
+            raise error
+        pool.succeeded(key)
+        return relay
+
+    def _relay(self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment, provider: Provider) -> Relay:
+        route = exchange.route
+        exchange.provider, exchange.residency = provider.name, provider.residency
+        exchange.model = deployment.model or exchange.requested_model
+        wire: Headers = [(b"x-aigw-provider", provider.name.encode())]
+        if exchange.model.isascii() and exchange.model.isprintable():
+            wire.append((b"x-aigw-model", exchange.model.encode()))
+        if exchange.attempts:
+            wire.append((b"x-aigw-attempts", b"%d" % (len(exchange.attempts) + 1)))
+        return Relay(
+            exchange,
+            sink,
+            operation,
+            DIALECTS[exchange.dialect],
+            wire,
+            lambda data: provider.judge(200, [], data, None),
+            hide_usage=self._asks_usage(exchange, operation, provider),
+            rename=route is not None and route.response_model == "requested",
+        )
+
+    @staticmethod
+    def _asks_usage(exchange: Exchange, operation: Operation, provider: Provider) -> bool:
+        """Whether we ask for a stream's usage ourselves: where the row allows it and the caller said nothing of it."""
+        return (
+            exchange.stream and provider.stream_usage and not exchange.wants_usage and operation.name in ("chat", "completions")
+        )
+
+    async def _attempt(
+        self,
+        exchange: Exchange,
+        operation: Operation,
+        deployment: Deployment,
+        provider: Provider,
+        key: ProviderKey,
+        relay: Relay,
+    ) -> UpstreamError | None:
+        """One try: None when *relay* holds (or has sent) a good answer, else what went wrong, classified."""
+        began = perf_counter()
+        attempt = Attempt(provider=provider.name, model=exchange.model, key=key.label)
+        attempt.started = int((began - exchange.started) * 1e6)
+        exchange.attempts.append(attempt)
+        error: UpstreamError | None
+        try:
+            request = provider.prepare(operation, self._body(exchange, operation, deployment, provider), key, exchange.headers)
+            self._hurry(exchange, request)
+            await self.transport.send(request, relay)
+            relay.complete()
+            error = relay.error
+            if error is None and not 200 <= relay.status < 300:
+                error = provider.judge(relay.status, relay.upstream_headers, relay.body, key)
+            elif error is None and relay.body and relay.told.usage is None:
+                error = provider.error_in_body(relay.body, key)
+        except UpstreamError as failure:
+            error = failure
+            error.message = f"The provider {provider.name!r} {error.message}."
+        except GatewayError as refused:
+            attempt.error = refused.code
+            raise
+        except BaseException:
+            attempt.error = "caller_closed"
+            raise
+        finally:
+            attempt.took = int((perf_counter() - began) * 1e6)
+            attempt.status = relay.status or None
+            told = relay.told
+            exchange.usage, exchange.answer_model, exchange.finish_reason = told.usage, told.model, told.finish_reason
+        if error is None:
+            exchange.status = relay.status
+            return None
+        attempt.error, attempt.detail = error.code, error.detail[:300]
+        if not relay.started:
+            exchange.usage = None
+            if error.sent and error.upstream_status is None and not relay.status:
+                attempt.cost = self._abandoned(exchange)
+        return error
+
+    def _body(self, exchange: Exchange, operation: Operation, deployment: Deployment, provider: Provider) -> bytes:
+        """The request in the provider's dialect: here the caller's own bytes, but for the two edits that are ours."""
+        body = exchange.body
+        if deployment.model is not None and deployment.model != exchange.requested_model:
+            body = splice.set_value(body, "model", deployment.model, exchange.requested_model)
+        if self._asks_usage(exchange, operation, provider):
+            body = splice.add(body, "stream_options", {"include_usage": True})
+        return body
+
+    def _hurry(self, exchange: Exchange, request: UpstreamRequest) -> None:
+        """The route's own timeouts, and never longer for the first byte than the caller's patience lasts."""
+        route = exchange.route
+        if route is not None:
+            request.connect_timeout = request.connect_timeout if route.connect_timeout is None else route.connect_timeout
+            request.first_byte_timeout = (
+                request.first_byte_timeout if route.first_byte_timeout is None else route.first_byte_timeout
+            )
+            request.idle_timeout = request.idle_timeout if route.stream_idle_timeout is None else route.stream_idle_timeout
+            request.timeout = request.timeout if route.timeout is None else route.timeout
+        left = max(self._deadline(exchange) - perf_counter(), 0.05)
+        request.first_byte_timeout = min(request.first_byte_timeout, left)
+
+    def _deadline(self, exchange: Exchange) -> float:
+        patience = min(self.patience, exchange.patience) if exchange.patience > 0 else self.patience
+        return exchange.started + patience
+
+    def _out_of_time(self, exchange: Exchange) -> bool:
+        return perf_counter() >= self._deadline(exchange)
+
+    # what it took
+
+    def _abandoned(self, exchange: Exchange) -> int | None:
+        """What an attempt may cost that reached the provider and was given up: its prompt, as far as we can tell."""
+        usage = metering.estimate(exchange.operation, exchange.body, 0)
+        cost = self.prices.price(exchange.provider, (exchange.model,), usage, exchange.started_at)
+        return None if cost is None else cost.nano
+
+    def _meter(self, exchange: Exchange) -> Usage | None:
+        """The provider's own numbers, made sane; ours, marked as estimated, where an answer came without."""
+        if exchange.usage is not None:
+            return metering.clean(exchange.usage)
+        answered = exchange.error is None or exchange.bytes_out
+        if not answered:
+            return None
+        return metering.estimate(exchange.operation, exchange.body, exchange.bytes_out)
+
+    def _record(self, exchange: Exchange, sink: Sink) -> None:
+        """Meter, price and journal. Runs once for each exchange, in a `finally`: nothing here may wait or raise."""
+        try:
+            record = self._make_record(exchange, sink)
+        except Exception as error:  # noqa: BLE001 - in a `finally`: raising here would hide what happened
+            log.error("request %s has no record: %s at %s", exchange.id, type(error).__name__, _where(error))
+            return
+        self.journal.write(record)
+        for listener in self.listeners:
+            try:
+                listener.recorded(record)
+            except Exception as error:  # noqa: BLE001 - a listener only listens
+                log.error("a listener failed: %s at %s", type(error).__name__, _where(error))
+
+    def _make_record(self, exchange: Exchange, sink: Sink) -> Record:
+        now = perf_counter()
+        usage = self._meter(exchange)
+        cost = None
+        if usage is not None and exchange.provider:
+            models = (exchange.answer_model, exchange.model) if exchange.answer_model else (exchange.model,)
+            cost = self.prices.price(exchange.provider, models, usage, exchange.started_at)
+        error, outcome, status = _outcome(exchange, sink)
+        caller, route = exchange.caller, exchange.route
+        first = exchange.first_token_at
+        record = Record(
+            id=exchange.id,
+            at=exchange.started_at,
+            took=int((now - exchange.started) * 1e6),
+            first_token=int((first - exchange.started) * 1e6) if first and exchange.stream else None,
+            status=status,
+            outcome=outcome,
+            error=error,
+            operation=exchange.operation,
+            dialect=exchange.dialect,
+            stream=exchange.stream,
+            requested_model=exchange.requested_model[:256],
+            route=route.name[:256] if route is not None else "",
+            provider=exchange.provider,
+            model=exchange.model[:256],
+            answer_model=exchange.answer_model[:256],
+            residency=exchange.residency,
+            finish_reason=exchange.finish_reason[:64],
+            end_user=exchange.end_user[:256],
+            client_ip=exchange.client_ip,
+            client_agent=exchange.client_agent,
+            upstream_id=exchange.upstream_id,
+            config_hash=self.config_hash,
+            bytes_in=len(exchange.body),
+            bytes_out=exchange.bytes_out,
+        )
+        if caller is not None:
+            consumer = caller.consumer
+            record.consumer, record.consumer_id, record.key_id = consumer.name, consumer.id, caller.key.id
+            record.group, record.tags = consumer.group, consumer.tags
+        if usage is not None:
+            record.input, record.cached, record.output, record.reasoning = (
+                usage.input,
+                usage.cached,
+                usage.output,
+                usage.reasoning,
+            )
+            record.cache_write_5m, record.cache_write_1h = usage.cache_write_5m, usage.cache_write_1h
+            record.audio_input, record.audio_output = usage.audio_input, usage.audio_output
+            record.image_input, record.image_output = usage.image_input, usage.image_output
+            record.estimated, record.service_tier = usage.estimated, usage.service_tier
+            record.reported_cost = usage.reported_cost
+        if cost is not None:
+            record.cost, record.currency, record.cache_saving = cost.nano, cost.currency, cost.cache_saving
+            record.price_source, record.price_version = cost.source, cost.version
+        if exchange.attempts:
+            record.attempts = _encode_attempts(exchange.attempts).decode()
+            record.abandoned_cost = sum(attempt.cost or 0 for attempt in exchange.attempts)
+        return record
+
+    # an answer of ours
+
+    def _answer_error(self, exchange: Exchange, sink: Sink, error: GatewayError) -> None:
+        """In the caller's dialect: an answer, or the last event of a stream that broke after its first byte. What is no event
+        stream can then only be cut, so that the caller sees it is not whole."""
+        dialect = DIALECTS[exchange.dialect]
+        if sink.started:
+            if exchange.streaming:
+                sink.write(dialect.render_error_event(error, exchange.id))
+                sink.end()
+            else:
+                sink.abort()
+            return
+        headers: Headers = [(b"content-type", b"application/json"), (b"x-aigw-error", error.code.encode())]
+        if error.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % max(1, -(-error.retry_after // 1))))
+        if exchange.attempts and isinstance(error, UpstreamError):
+            headers.append((b"x-aigw-provider", exchange.provider.encode()))
+            headers.append((b"x-aigw-attempts", b"%d" % len(exchange.attempts)))
+            if len(exchange.attempts) > 1 or error.status != 429:
+                headers.append((b"x-should-retry", b"false"))  # we have tried: an SDK's own retries would multiply ours
+        sink.answer(error.status, headers, dialect.render_error(error, exchange.id))
+
+
+def _outcome(exchange: Exchange, sink: Sink) -> tuple[str, str, int]:
+    """Our code, whose fault, and the HTTP status the caller got."""
+    error = exchange.error
+    if error is None:
+        return "", "ok", exchange.status
+    if isinstance(error, GatewayError):
+        outcome = error.code.partition("_")[0] + "_error"
+        return error.code, outcome, sink.status if sink.started else error.status
+    return "caller_closed", "client_closed", sink.status if sink.started else 499
+
+
+def _not_spoken(provider: Provider, operation: Operation) -> CallerError:
+    return CallerError(
+        "caller_unsupported",
+        f"The provider {provider.name!r} does not serve {operation.path!r}. Use a model of another provider for it, "
+        "or another endpoint for this model.",
+    )
+
+
+def _all_rest(provider: Provider, pool: KeyPool) -> UpstreamError:
+    now = perf_counter()
+    reasons = {reason for _, _, reason in pool.resting(now)}
+    code = reasons.pop() if len(reasons) == 1 else "provider_rate_limited"
+    return UpstreamError(
+        code,
+        f"Every key of the provider {provider.name!r} rests after its last answer.",
+        retry_after=pool.wait(now) or None,
+        sent=False,
+    )
+
+
+def _where(error: BaseException) -> str:
+    """File and line of an exception's origin: all that may be said of it in a log."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "?" if trace is None else f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"

@@ -1,0 +1,271 @@
+"""Upstream bytes -> client bytes, by passthrough: what the provider sends goes on as it came, block by block, and only the
+usage is tapped.
+
+A relay is the `Receiver` of one attempt. It holds back just enough to keep retrying possible and errors clean:
+
+- a stream's head waits for the first whole event, so that an error which comes first can still be tried elsewhere;
+- only whole events are written, so that an error event of ours never lands inside half of theirs;
+- a JSON answer waits until it is whole (up to `BUFFER`), so that garbage in a 200 is no answer.
+
+The first byte to the client ends retrying. The last byte is the pipeline's to send, by `finish`, after the record is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+import msgspec
+
+from aigw.errors import UpstreamError
+from aigw.exchange import Exchange, Flow, Headers, Sink
+from aigw.protocols import framing, splice
+from aigw.protocols.dialect import Dialect, Tap, Told
+from aigw.protocols.operations import Operation
+
+BUFFER = 8 * 1024 * 1024
+"""Bytes of a JSON answer that are held until it is whole; a longer one begins to flow and can no longer be retried."""
+
+EVENT = 4 * 1024 * 1024
+"""Bytes of one event that are held until it is whole; a longer one flows in pieces, unread."""
+
+ERROR = 64 * 1024
+"""Bytes of an error answer that are kept; no provider has that much to say about one."""
+
+PASS_ON = frozenset(
+    {b"content-type", b"content-disposition", b"content-language", b"openai-processing-ms", b"openai-version", b"x-aigw-demo"}
+)
+"""Headers of the provider's that the caller gets. Cookies, hop-by-hop headers and the account's rate limits are not its own."""
+
+
+class Relay:
+    """One attempt's answer on its way to the caller. `feed` changes with what the head promises."""
+
+    __slots__ = (
+        "_begun",
+        "_blocks",
+        "_dialect",
+        "_exchange",
+        "_flow",
+        "_operation",
+        "_read_failed",
+        "_rename",
+        "_rest",
+        "_sink",
+        "_size",
+        "_tap",
+        "body",
+        "error",
+        "feed",
+        "status",
+        "streaming",
+        "told",
+        "upstream_headers",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        sink: Sink,
+        operation: Operation,
+        dialect: Dialect,
+        wire: Headers,
+        read_failed: Callable[[bytes], UpstreamError],
+        *,
+        hide_usage: bool = False,
+        rename: bool = False,
+    ) -> None:
+        """*wire* are our own headers for the caller; *read_failed* turns the data of a stream's error event into our error;
+        *hide_usage* keeps back the usage event that only we asked for; *rename* makes the answer name the requested model."""
+        self._exchange, self._sink, self._operation, self._dialect = exchange, sink, operation, dialect
+        self.wire, self._read_failed, self._rename = wire, read_failed, rename
+        self._tap: Tap = dialect.tap(hide_usage=hide_usage)
+        self.told: Told = self._tap.told
+        self.status = 0
+        self.error: UpstreamError | None = None
+        self.streaming = False
+        self.body = b""
+        self.feed: Callable[[bytes], None] = self._feed_nothing
+        self.upstream_headers: Headers = []
+        self._flow: Flow | None = None
+        self._blocks: list[bytes] = []
+        self._size = 0
+        self._rest = b""
+        self._begun = False
+
+    # the Receiver's part
+
+    def head(self, status: int, headers: Headers, flow: Flow) -> None:
+        self.status, self.upstream_headers, self._flow = status, headers, flow
+        kind = b""
+        for name, value in headers:
+            if name == b"content-type":
+                kind = value.lower()
+            elif name in (b"x-request-id", b"request-id"):
+                self._exchange.upstream_id = value.decode("ascii", "replace")[:128]
+            elif name == b"content-encoding" and value.lower() != b"identity":
+                self._refuse("compressed its answer although we asked it not to")
+                return
+        if not 200 <= status < 300:
+            self.feed = self._feed_error
+        elif kind.startswith(b"text/event-stream"):
+            self.streaming = True
+            self.feed = self._feed_events
+        elif kind.startswith(b"text/html"):
+            self._refuse("answered with a web page instead of an API answer")
+        elif self._operation.binary:
+            self.feed = self._feed_bytes
+        else:
+            self.feed = self._feed_json
+
+    def _feed_nothing(self, block: bytes) -> None:
+        """After an answer was refused, and before its head."""
+
+    def _feed_error(self, block: bytes) -> None:
+        if self._size < ERROR:
+            self._blocks.append(block[: ERROR - self._size])
+            self._size += len(block)
+
+    def _feed_json(self, block: bytes) -> None:
+        self._blocks.append(block)
+        self._size += len(block)
+        if self._size > BUFFER:
+            whole = b"".join(self._blocks)
+            self._blocks = []
+            self.feed = self._feed_bytes
+            self._feed_bytes(whole)
+
+    def _feed_bytes(self, block: bytes) -> None:
+        if not self._begun:
+            self._begun = True
+            self._exchange.first_token_at = perf_counter()
+            self._sink.begin(self.status, self.headers(), self._length())
+        self._write(block)
+
+    def _feed_events(self, block: bytes) -> None:
+        if self._rest or block[-2:] != b"\n\n":
+            block = self._whole_events(block)
+            if not block:
+                return
+        tap = self._tap
+        block = tap.look(block)
+        if tap.failed:
+            block = self._before_failure(block)
+        if block and not self._begun:
+            self._begin_stream()
+        if tap.begun and not self._exchange.first_token_at:
+            self._exchange.first_token_at = perf_counter()
+        if block:
+            if self._rename:
+                block = self._renamed(block)
+            self._write(block)
+
+    def _begin_stream(self) -> None:
+        self._begun = self._exchange.streaming = True
+        self._sink.begin(self.status, self.headers())
+
+    def _write(self, block: bytes) -> None:
+        self._exchange.bytes_out += len(block)
+        sink = self._sink
+        sink.write(block)
+        if sink.paused and self._flow is not None:
+            self._flow.pause()
+            sink.on_resume(self._flow.resume)
+
+    def _whole_events(self, block: bytes) -> bytes:
+        """What of *block*, and of what was held before it, is whole; the rest is held."""
+        block = self._rest + block
+        cut = framing.last_boundary(block)
+        if not cut and len(block) > EVENT:
+            cut = len(block)
+        self._rest = block[cut:]
+        return block[:cut]
+
+    def _before_failure(self, block: bytes) -> bytes:
+        """An error event ends the stream: before the first byte it fails the attempt, after it the caller gets it, cleaned."""
+        self.error = self._read_failed(self._tap.failed)
+        self.feed = self._feed_nothing
+        self._rest = b""
+        if self._flow is not None:
+            self._flow.stop()
+        kept = []
+        for event in framing.split(block):
+            if framing.data(event) == self._tap.failed:
+                break
+            kept.append(event)
+        return b"".join(kept)
+
+    def _refuse(self, why: str) -> None:
+        self.error = UpstreamError(
+            "provider_bad_response", why, upstream_status=self.status, fault="deployment", may_retry=True
+        )
+        self.feed = self._feed_nothing
+        if self._flow is not None:
+            self._flow.stop()
+
+    def _renamed(self, block: bytes) -> bytes:
+        """The answer's model replaced in each event. Inside strings quotes are escaped, so only a member can match."""
+        encode = msgspec.json.encode
+        old, new = encode(self.told.model), encode(self._exchange.requested_model)
+        for colon in (b":", b": "):
+            block = block.replace(b'"model"' + colon + old, b'"model"' + colon + new)
+        return block
+
+    # the pipeline's part
+
+    @property
+    def started(self) -> bool:
+        """Whether the caller has seen a byte: then nothing can be retried."""
+        return self._begun
+
+    def complete(self) -> None:
+        """The provider's answer has ended: read what it tells. Sets `error` when it is no answer."""
+        if self.error is not None or not self.status:
+            return
+        if not 200 <= self.status < 300:
+            self.body = b"".join(self._blocks)
+        elif self.streaming:
+            if self._rest:
+                rest, self._rest = self._rest, b""
+                self._last_events(rest)
+            if not self._begun and self.error is None:
+                self._refuse("ended its stream before it began")
+        elif not self._begun and not self._operation.binary:
+            self.body = b"".join(self._blocks)
+            try:
+                self.told = self._dialect.read_answer(self.body)
+            except ValueError:
+                self._refuse("answered with something that is no JSON object")
+
+    def _last_events(self, rest: bytes) -> None:
+        """A stream that ends without its last empty line: what is left is an event all the same."""
+        rest = self._tap.look(rest)
+        if self._tap.failed:
+            rest = self._before_failure(rest)
+        if rest:
+            if not self._begun:
+                self._begin_stream()
+            self._write(rest)
+
+    def finish(self) -> None:
+        """Send what is left of a good answer: all of it when it was held, else its end."""
+        if self._begun:
+            self._sink.end()
+        elif self._operation.binary:
+            self._sink.answer(self.status, self.headers(), b"")
+        else:
+            body = self.body
+            if self._rename and self.told.model:
+                body = splice.set_value(body, "model", self._exchange.requested_model, self.told.model)
+            self._sink.answer(self.status, self.headers(), body)
+
+    def headers(self) -> Headers:
+        """The caller's: ours, and of the provider's those that are the caller's business."""
+        return [pair for pair in self.upstream_headers if pair[0] in PASS_ON] + self.wire
+
+    def _length(self) -> int | None:
+        for name, value in self.upstream_headers:
+            if name == b"content-length" and value.isdigit():
+                return int(value)
+        return None

@@ -1,0 +1,87 @@
+"""The data port's application: everything on it that is no exchange. Lists of models, health, and what is not found."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from aigw.errors import CallerError, GatewayError
+from aigw.protocols import DIALECTS
+from aigw.server import models
+from aigw.server.inference import Holder, error_response, new_id, operation_at
+
+HOLDER: web.AppKey[Holder] = web.AppKey("holder")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def application(holder: Holder) -> web.Application:
+    """The routes beside the hot path (see `Inference.dispatch`)."""
+    app = web.Application(middlewares=[_ours])
+    app[HOLDER] = holder
+    app.router.add_get("/healthz", _healthy)
+    app.router.add_get("/readyz", _ready)
+    for prefix in ("/v1", "", "/v1/v1", "/openai/v1", "/anthropic/v1"):
+        app.router.add_get(prefix + "/models", _models)
+        app.router.add_get(prefix + "/models/{id:.+}", _model)
+    return app
+
+
+@web.middleware
+async def _ours(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors in the caller's dialect with our request id, whoever raised them."""
+    try:
+        response = await handler(request)
+    except GatewayError as error:
+        return _refusal(request, error)
+    except web.HTTPNotFound:
+        if operation_at(request.raw_path) is not None:
+            return _not_allowed(request, ["POST"])
+        shown = request.path if len(request.path) <= 100 else request.path[:100] + "..."
+        where = "the OpenAI and Anthropic APIs are served at /v1/..."
+        return error_response(request, CallerError("caller_path_not_found", f"Nothing is served at {shown!r}; {where}"))
+    except web.HTTPMethodNotAllowed as error:
+        return _not_allowed(request, sorted(error.allowed_methods))
+    except web.HTTPException as error:
+        return error_response(request, CallerError("caller_invalid_request", error.reason, status=error.status))
+    response.headers.setdefault("x-request-id", new_id())
+    return response
+
+
+def _not_allowed(request: web.Request, methods: list[str]) -> web.Response:
+    error = CallerError("caller_method_not_allowed", f"{request.method} is not served here; send {' or '.join(methods)}.")
+    response = error_response(request, error)
+    response.headers["allow"] = ", ".join(methods)
+    return response
+
+
+def _refusal(request: web.Request, error: GatewayError) -> web.Response:
+    anthropic = "anthropic-version" in request.headers
+    request_id = new_id()
+    headers = {"x-request-id": request_id, "x-aigw-error": error.code}
+    body = DIALECTS["anthropic_messages" if anthropic else "openai_chat"].render_error(error, request_id)
+    return web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
+
+
+async def _healthy(request: web.Request) -> web.Response:
+    """The process answers."""
+    return web.json_response({"status": "ok"})
+
+
+async def _ready(request: web.Request) -> web.Response:
+    """New requests are welcome: a provider is configured, and no drain is under way."""
+    why = request.app[HOLDER].gateway.not_ready()
+    return web.json_response({"status": why or "ready"}, status=503 if why else 200)
+
+
+async def _models(request: web.Request) -> web.Response:
+    gateway = request.app[HOLDER].gateway
+    gateway.directory.authenticate(request.headers)
+    return models.listing(gateway.table, anthropic="anthropic-version" in request.headers)
+
+
+async def _model(request: web.Request) -> web.Response:
+    gateway = request.app[HOLDER].gateway
+    gateway.directory.authenticate(request.headers)
+    return models.one(gateway.table, request.match_info["id"], anthropic="anthropic-version" in request.headers)

@@ -1,0 +1,35 @@
+"""`GET /v1/models`: the names a caller may ask for, in the shape its SDK expects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from aigw.routing.table import Named, Table
+
+# Nobody knows when a name came to be; SDKs want a number (OpenAI) and a date (Anthropic).
+_CREATED = 0
+_CREATED_AT = "1970-01-01T00:00:00Z"
+
+
+def listing(table: Table, *, anthropic: bool) -> web.Response:
+    """All names: routes, and the live and configured models of providers. Not what patterns and prefixes would take besides."""
+    names = table.names()
+    data = [_entry(name, anthropic=anthropic) for name in names]
+    if not anthropic:
+        return web.json_response({"object": "list", "data": data})
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return web.json_response({"data": data, "has_more": False, "first_id": first, "last_id": last})
+
+
+def one(table: Table, model: str, *, anthropic: bool) -> web.Response:
+    """One name, by whatever way it is served. Raises CallerError (404) with the nearest names."""
+    route = table.resolve(model)
+    return web.json_response(_entry(Named(model, route.targets[0].provider, route.source), anthropic=anthropic))
+
+
+def _entry(name: Named, *, anthropic: bool) -> dict[str, Any]:
+    if anthropic:
+        return {"type": "model", "id": name.id, "display_name": name.id, "created_at": _CREATED_AT}
+    return {"id": name.id, "object": "model", "created": _CREATED, "owned_by": name.owner}
