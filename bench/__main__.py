@@ -13,7 +13,7 @@ import msgspec
 
 from bench import table
 from bench.comparison import Load, compare
-from bench.contestants import STARTERS, start_command
+from bench.contestants import STARTERS, Starter, start_command
 from bench.environment import machine
 from bench.processes import BenchError, raise_file_limit
 
@@ -41,6 +41,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
+def choose(options: argparse.Namespace, default: list[str]) -> dict[str, Starter]:
+    """Who takes part, in order. `--only ""` with `--also` leaves the stranger alone."""
+    names = default if options.only is None else [name for name in options.only.split(",") if name]
+    unknown = set(names) - set(STARTERS)
+    if unknown:
+        raise BenchError(f"unknown contestants {', '.join(sorted(unknown))}; there are {', '.join(STARTERS)}")
+    starters = {name: STARTERS[name] for name in names}
+    return starters | {name: start_command(name, key, command) for name, key, command in options.also}
+
+
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     raise_file_limit()
@@ -50,13 +60,13 @@ def main(arguments: list[str]) -> int:
     if options.instructions:
         from bench.instructions import count_instructions, show_instructions
 
-        counted = count_instructions()
+        counted = count_instructions(choose(options, ["aigw"]))
         show_instructions(counted)
         figures = counted
     elif options.profile:
         from bench.hot_functions import find_hot_functions, show_hot_functions
 
-        hot = find_hot_functions()
+        hot = [find_hot_functions(name, one) for name, one in choose(options, ["aigw"]).items()]
         show_hot_functions(hot)
         figures = hot
     elif options.limits is not None:
@@ -66,12 +76,7 @@ def main(arguments: list[str]) -> int:
         show_limits(found)
         figures = found
     else:
-        names = options.only.split(",") if options.only else ["nginx", "envoy", "aigw", *(["litellm"] if options.peers else [])]
-        unknown = set(names) - set(STARTERS)
-        if unknown:
-            raise BenchError(f"unknown contestants {', '.join(sorted(unknown))}; there are {', '.join(STARTERS)}")
-        starters = {name: STARTERS[name] for name in names}
-        starters |= {name: start_command(name, key, command) for name, key, command in options.also}
+        starters = choose(options, ["nginx", "envoy", "aigw", *(["litellm"] if options.peers else [])])
         comparison = compare(starters, Load(rounds=options.rounds, seconds=options.seconds, chunks=options.chunks))
         table.show_comparison(comparison)
         figures = comparison

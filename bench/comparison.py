@@ -13,7 +13,7 @@ import msgspec
 import uvloop
 
 from bench import wire
-from bench.contestants import Contestant, Starter
+from bench.contestants import Command, Contestant, Starter
 from bench.environment import CACHE, ROOT
 from bench.load import Streams, run_streams, run_wrk, same_answer, wait_for_answer
 from bench.processes import BenchError, Child, free_port
@@ -51,6 +51,7 @@ class Result(msgspec.Struct):
     idle: int = 0
     loaded: int = 0
     served: int = 0  # requests and streams it answered
+    records: int | None = None  # exchanges it has on record itself
     rounds: list[Round] = []
 
     def median(self, field: str) -> float:
@@ -73,7 +74,6 @@ class Comparison(msgspec.Struct):
     results: list[Result]
     direct_p50_us: float = 0.0
     direct_p99_us: float = 0.0
-    records: int | None = None  # aigw's own count of the exchanges it served
 
     def named(self, name: str) -> Result | None:
         return next((result for result in self.results if result.name == name), None)
@@ -88,14 +88,16 @@ def start_upstream(stack: ExitStack, folder: Path, interval: float = INTERVAL) -
     return port
 
 
-def start(stack: ExitStack, name: str, starter: Starter, upstream: int, folder: Path) -> Contestant:
+def start(stack: ExitStack, name: str, starter: Starter, upstream: int, folder: Path, wrapper: Command = ()) -> Contestant:
     """A contestant that answers, with the upstream's answer."""
-    home = folder / name
-    home.mkdir(0o700)
-    contestant = starter(upstream, home)
+    home = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
+    contestant = starter(upstream, home, wrapper)
     stack.enter_context(contestant.child)
-    contestant.child.wait_for_port(contestant.port, patience=90.0)
-    answer = wait_for_answer(contestant.port, contestant.key)
+    contestant.child.wait_for_port(contestant.port, patience=120.0)
+    try:
+        answer = wait_for_answer(contestant.port, contestant.key)
+    except BenchError as error:
+        raise BenchError(f"{name}: {error}\n{contestant.child.tail()}") from None
     if not same_answer(answer):
         raise BenchError(f"{name} does not pass the upstream's answer on: {answer[:800]!r}")
     return contestant
@@ -132,6 +134,10 @@ def compare(starters: dict[str, Starter], load: Load) -> Comparison:
                 results[name].served += served
         for name, one in contestants.items():
             results[name].loaded = one.child.resident()
+        for name, one in contestants.items():
+            if one.count_records:
+                one.child.stop(patience=30.0)
+                results[name].records = one.count_records()
         return Comparison(load, list(results.values()), statistics.median(direct_p50), statistics.median(direct_p99))
 
 

@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import wire
@@ -17,14 +17,28 @@ from bench.processes import BenchError, Child, free_port
 
 class Contestant:
     """A started gateway. `exact` says whether it promises to pass answers on byte for byte; `load` is the share of the full
-    stream load that it can carry (one core's worth for the slow)."""
+    stream load that it can carry (one core's worth for the slow). `count_records`, once it has stopped, says how many exchanges
+    it has on record."""
 
-    def __init__(self, child: Child, port: int, key: str, version: str, *, exact: bool = True, load: float = 1.0) -> None:
-        self.child, self.port, self.key, self.version, self.exact, self.load = child, port, key, version, exact, load
+    def __init__(
+        self,
+        child: Child,
+        port: int,
+        key: str,
+        version: str,
+        *,
+        exact: bool = True,
+        load: float = 1.0,
+        count_records: Callable[[], int] | None = None,
+    ) -> None:
+        self.child, self.port, self.key, self.version = child, port, key, version
+        self.exact, self.load, self.count_records = exact, load, count_records
 
 
-Starter = Callable[[int, Path], Contestant]
-"""Upstream port, an empty folder of its own -> started contestant. It need not answer yet."""
+Command = Sequence[str | Path]
+Starter = Callable[[int, Path, Command], Contestant]
+"""Upstream port, an empty folder of its own, a command to run it under (or nothing) -> started contestant. It need not
+answer yet."""
 
 
 # ---- nginx, as a bare proxy -------------------------------------------------------------------------------------------
@@ -47,12 +61,12 @@ http {{
 """
 
 
-def start_nginx(upstream: int, folder: Path) -> Contestant:
+def start_nginx(upstream: int, folder: Path, wrapper: Command = ()) -> Contestant:
     port = free_port()
     config = folder / "nginx.conf"
     config.write_text(_NGINX.format(folder=folder, upstream=upstream, port=port))
     version = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip().rpartition("/")[2]
-    child = Child("nginx", ["nginx", "-p", folder, "-c", config, "-e", "stderr"], log=folder / "log")
+    child = Child("nginx", [*wrapper, "nginx", "-p", folder, "-c", config, "-e", "stderr"], log=folder / "log")
     return Contestant(child, port, "sk-anything", version)
 
 
@@ -112,14 +126,14 @@ def _envoy_config(upstream: int, port: int) -> dict[str, object]:
     }
 
 
-def start_envoy(upstream: int, folder: Path) -> Contestant:
+def start_envoy(upstream: int, folder: Path, wrapper: Command = ()) -> Contestant:
     binary = _envoy_binary()
     port = free_port()
     config = folder / "envoy.json"
     config.write_text(json.dumps(_envoy_config(upstream, port)))
     said = subprocess.run([str(binary), "--version"], capture_output=True, text=True, check=True).stdout
     version = said.strip().split("version: ")[-1].split("/")[1]
-    command: list[str | Path] = [binary, "-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+    command: list[str | Path] = [*wrapper, binary, "-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
     return Contestant(Child("envoy", command, log=folder / "log"), port, "sk-anything", version)
 
 
@@ -201,16 +215,22 @@ class Aigw:
         key: str = json.loads(self.run("keys", "create", name, "--json"))["key"]
         return key
 
-    def serve(self, *wrapper: str | Path, name: str = "aigw") -> Child:
+    def count_records(self) -> int:
+        """Exchanges on record, as `aigw stats` counts them."""
+        requests: int = json.loads(self.run("stats", "--json"))["total"]["requests"]
+        return requests
+
+    def serve(self, wrapper: Command = ()) -> Child:
         """A running server; *wrapper* is a command to run it under."""
         command = [*wrapper, sys.executable, "-m", "aigw", "serve"]
-        return Child(name, command, log=self.folder / "log", env=self.env, cwd=self.folder)
+        return Child("aigw", command, log=self.folder / "log", env=self.env, cwd=self.folder)
 
 
-def start_aigw(upstream: int, folder: Path) -> Contestant:
+def start_aigw(upstream: int, folder: Path, wrapper: Command = ()) -> Contestant:
     house = Aigw(upstream, folder)
     key = house.create_key()
-    return Contestant(house.serve(), house.port, key, house.run("--version").strip().rpartition(" ")[2])
+    version = house.run("--version").strip().rpartition(" ")[2]
+    return Contestant(house.serve(wrapper), house.port, key, version, count_records=house.count_records)
 
 
 # ---- LiteLLM's proxy, for comparison ------------------------------------------------------------------------------------
@@ -224,7 +244,7 @@ general_settings: {{ master_key: {master} }}
 """
 
 
-def start_litellm(upstream: int, folder: Path) -> Contestant:
+def start_litellm(upstream: int, folder: Path, wrapper: Command = ()) -> Contestant:
     venv = private_venv("litellm", [f"litellm[proxy]=={_LITELLM_VERSION}"])
     port, master = free_port(), "sk-bench-0a1b2c3d4e5f60718293a4b5c6d7e8f9"
     config = folder / "config.yaml"
@@ -234,6 +254,7 @@ def start_litellm(upstream: int, folder: Path) -> Contestant:
         )
     )
     command: list[str | Path] = [
+        *wrapper,
         venv / "bin" / "litellm",
         "--config",
         config,
@@ -255,9 +276,9 @@ def start_litellm(upstream: int, folder: Path) -> Contestant:
 def start_command(name: str, key: str, command: str) -> Starter:
     """A gateway that a command line starts: `{port}` and `{upstream}` in it are replaced."""
 
-    def start(upstream: int, folder: Path) -> Contestant:
+    def start(upstream: int, folder: Path, wrapper: Command = ()) -> Contestant:
         port = free_port()
-        words = [word.format(port=port, upstream=upstream) for word in shlex.split(command)]
+        words = [*wrapper, *(word.format(port=port, upstream=upstream) for word in shlex.split(command))]
         return Contestant(Child(name, words, log=folder / "log", cwd=folder), port, key, "", exact=False)
 
     return start

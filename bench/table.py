@@ -48,9 +48,9 @@ def show_comparison(comparison: Comparison) -> None:
             ratio = ours.ratio(reference, field)[0]
             verdict = "met" if ratio <= GOALS[field] else "MISSED"
             print(f"per {unit}: {ratio:.2f} x {REFERENCE}, goal at most {GOALS[field]:.1f} x: {verdict}")
-    if ours and comparison.records is not None:
-        verdict = "none is missing" if comparison.records >= ours.served else f"{ours.served - comparison.records} ARE MISSING"
-        print(f"records: {comparison.records:,} kept for {ours.served:,} answered requests: {verdict}")
+    if ours and ours.records is not None:
+        verdict = "none is missing" if ours.records >= ours.served else f"{ours.served - ours.records} ARE MISSING"
+        print(f"records: {ours.records:,} kept for {ours.served:,} answered requests: {verdict}")
 
 
 def _row(result: Result, reference: Result | None) -> list[str]:
