@@ -4,8 +4,8 @@ In a glob `*` stands for any characters (also none, also "/") and `?` for one; n
 exact name. A regular expression is searched for, as grep does: write `^` and `$` where they are meant. All are case-sensitive.
 
 When several patterns match, the most specific one wins: globs before regular expressions, the glob with more literal characters
-first, then the one with fewer `*`; regular expressions in the order of the file; globs without any literal character ("*")
-last of all. What is still equal goes by the order of the file.
+first, then the one with fewer `*`, then with more `?`; regular expressions in the order of the file; globs without any literal
+character ("*") last of all. What is still equal goes by the order of the file.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def compiled(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?s:\A{_literal(head)}{middle}{tail}\Z)")
 
 
-def specificity(name: str) -> tuple[int, int, int]:
+def specificity(name: str) -> tuple[int, int, int, int]:
     """Sorts patterns, most specific first; equal ones keep the order they had (use a stable sort)."""
     if name.startswith("re:"):
-        return (1, 0, 0)
-    stars = name.count("*")
-    literals = len(name) - stars - name.count("?")
-    return (0 if literals else 2, -literals, stars)
+        return (1, 0, 0, 0)
+    stars, single = name.count("*"), name.count("?")
+    literals = len(name) - stars - single
+    return (0 if literals else 2, -literals, stars, -single)
 
 
 def literal_head(name: str) -> str:

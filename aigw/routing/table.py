@@ -47,6 +47,7 @@ UNOWNED = ("gpt-oss",)
 _MEMO = 2048  # names remembered; callers choose them, so there must be an end
 _MISSES = 256
 _NEAREST = 2000  # names looked at for "did you mean": the index of them is built in about 10 ms
+_POSTINGS = 1500  # and counted for one question, all its runs of characters together
 # one colon, and a tag that is not a bare number: Bedrock writes versions so ("anthropic.claude-3-v1:0")
 _TAGGED = re.compile(r"[^:/]+:(?![0-9]+\Z)[^:/]+\Z")
 
@@ -303,8 +304,13 @@ class _Nearest:
     def to(self, name: str) -> list[str]:
         """At most three, nearest first."""
         shared: Counter[int] = Counter()
-        for run in _runs(name[:128]):
-            shared.update(self._places.get(run, ()))
+        looked_at = 0
+        # rare runs tell most; the common ones ("-in" of instruct) would cost milliseconds
+        for places in sorted((self._places[run] for run in _runs(name[:128]) if run in self._places), key=len):
+            if looked_at and looked_at + len(places) > _POSTINGS:
+                break
+            looked_at += len(places)
+            shared.update(places)
         best = sorted(shared, key=lambda place: (shared[place] / (len(self._names[place]) + len(name)), -place), reverse=True)[
             :8
         ]
