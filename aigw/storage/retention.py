@@ -23,8 +23,8 @@ async def expire_in_background(
     while True:
         try:
             now = time.time()
-            while await store.expire(now - records, now - rollups, STEP):
-                await asyncio.sleep(rest)  # noqa: ASYNC110 - a rest between steps, not a wait for something
+            while await store.expire(now - records, now - rollups, STEP):  # noqa: ASYNC110 - a rest between steps, no wait
+                await asyncio.sleep(rest)
         except StoreError as error:
             log.warning("old records could not be deleted: %s", error)
         await asyncio.sleep(every)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import operator
 import os
 import sqlite3
 import time
@@ -67,6 +68,9 @@ _SELECT_RECORD = f"SELECT {_quoted(_RECORD)} FROM record"  # noqa: S608
 _SELECT_CONSUMER = f"SELECT {_quoted(_CONSUMER)} FROM consumer"  # noqa: S608
 _SELECT_KEY = f"SELECT {_quoted(_KEY)} FROM consumer_key"  # noqa: S608
 _SELECT_ROLLUP = f"SELECT {_quoted(_ROLLED)} FROM rollup WHERE ({_quoted(DIMENSIONS)}) = ({', '.join('?' * len(DIMENSIONS))})"  # noqa: S608
+_names = operator.attrgetter(
+    "consumer", "key_id", "group", "route", "requested_model", "provider", "model", "operation", "currency"
+)
 
 
 class _SomeKnownError(Exception):
@@ -232,12 +236,16 @@ class SqliteStore:
             self._rollups.clear()
             self._data_version = version
         touched: dict[RollupKey, Rollup] = {}
+        seen: dict[tuple[int, tuple[str, ...]], Rollup] = {}  # by what is fast to get at
         for record in records:
-            key = key_of(record)
-            rollup = self._rollups.get(key)
+            shape = int(record.at // _HOUR), _names(record)
+            rollup = seen.get(shape)
             if rollup is None:
-                key, rollup = self._load_rollup(key)
-            touched[key] = rollup
+                key = key_of(record)
+                rollup = self._rollups.get(key)
+                if rollup is None:
+                    key, rollup = self._load_rollup(key)
+                seen[shape] = touched[key] = rollup
             rollup.add(record)
         rows = [(*key, *rollup.row()) for key, rollup in touched.items()]
         self._upsert("rollup", DIMENSIONS, (*DIMENSIONS, *_ROLLED), rows)

@@ -1,0 +1,369 @@
+"""What every store must do. A new one joins by a line in `OPEN`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from aigw.consumer import Consumer, ConsumerKey
+from aigw.errors import StoreError
+from aigw.exchange import Record
+from aigw.storage.base import Change, Store, UsageRow
+from aigw.storage.open import open_store
+
+OPEN: dict[str, Callable[[Path], Store]] = {"sqlite": lambda directory: open_store("sqlite:", directory)}
+
+NOON = 1_790_000_000 // 86400 * 86400 + 12 * 3600.0  # noon, UTC, of some day
+
+
+@pytest.fixture(params=OPEN)
+def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+    """Another connection to the same store, as another process would have."""
+    return lambda: OPEN[request.param](tmp_path)
+
+
+@pytest.fixture
+async def store(open_again: Callable[[], Store]) -> AsyncIterator[Store]:
+    store = open_again()
+    yield store
+    await store.close()
+
+
+def record(at: float = NOON, **fields: Any) -> Record:
+    return Record(id=secrets.token_hex(12), at=at, **fields)
+
+
+def full_record() -> Record:
+    """A record with a value of its own in each field, so that no two columns can be swapped unseen."""
+    values: dict[str, Any] = {}
+    for number, field in enumerate(msgspec.structs.fields(Record), start=1):
+        kinds: dict[Any, Any] = {str: f"{field.name} ☃ 'x'", float: NOON + 0.123456, bool: True}
+        values[field.name] = kinds.get(field.type, 1000 + number)
+    return Record(**values)
+
+
+def exact(values: list[int], share: float) -> int:
+    return sorted(values)[max(1, math.ceil(share * len(values))) - 1]
+
+
+async def test_a_consumer_comes_back_as_it_was_put(store: Store) -> None:
+    """Every field survives; a second put replaces; both names find it."""
+    consumer = Consumer(id="c1", name="ci", group="eng", tags='{"a":"b"}', rpm=5, concurrency=2, disabled=True)
+    await store.put_consumer(consumer)
+    assert await store.consumer("ci") == await store.consumer("c1") == consumer
+    plain = Consumer(id="c1", name="renamed")
+    await store.put_consumer(plain)
+    assert await store.consumer("c1") == plain
+    assert await store.consumer("ci") is None
+
+
+async def test_two_consumers_cannot_share_a_name(store: Store) -> None:
+    """The second is refused, the first unchanged, and no change is announced."""
+    await store.put_consumer(Consumer(id="c1", name="ci"))
+    before = await store.last_change()
+    with pytest.raises(StoreError, match="already called 'ci'"):
+        await store.put_consumer(Consumer(id="c2", name="ci"))
+    assert await store.consumer("c2") is None
+    assert await store.last_change() == before
+
+
+async def test_a_key_comes_back_as_it_was_put(store: Store) -> None:
+    """Digest bytes, times and all; a consumer may have several."""
+    first = ConsumerKey(id="k1", consumer_id="c1", digest=b"\x00\xff'" * 10, scheme="x", hint="sk-…", created=1.5, expires=2.5)
+    second = ConsumerKey(id="k2", consumer_id="c1", digest=b"2", created=2.0)
+    await store.put_key(first)
+    await store.put_key(second)
+    await store.put_key(ConsumerKey(id="k3", consumer_id="c2", digest=b"3"))
+    assert await store.key("k1") == first
+    assert await store.keys_of("c1") == [first, second]
+    assert await store.key("nobody") is None
+
+
+async def test_the_same_key_cannot_be_stored_under_two_names(store: Store) -> None:
+    """Or it could not be told whose it is."""
+    await store.put_key(ConsumerKey(id="k1", consumer_id="c1", digest=b"1"))
+    with pytest.raises(StoreError, match="already stored"):
+        await store.put_key(ConsumerKey(id="k2", consumer_id="c2", digest=b"1"))
+
+
+async def test_revoking_a_key_happens_once_and_keeps_it(store: Store) -> None:
+    """True for the one who did it; the key stays, with the time it was revoked."""
+    await store.put_key(ConsumerKey(id="k1", consumer_id="c1", digest=b"1"))
+    assert await store.revoke_key("k1", 7.0) is True
+    seq = await store.last_change()
+    assert await store.revoke_key("k1", 8.0) is False
+    assert await store.revoke_key("nobody", 8.0) is False
+    key = await store.key("k1")
+    assert key is not None
+    assert key.revoked == 7.0
+    assert await store.last_change() == seq
+
+
+async def test_other_processes_hear_of_each_edit(store: Store, open_again: Callable[[], Store]) -> None:
+    """What one connection writes, another sees as numbered changes and in the next full read."""
+    other = open_again()
+    try:
+        assert await other.consumers() == ([], [], 0)
+        consumer, key = Consumer(id="c1", name="ci"), ConsumerKey(id="k1", consumer_id="c1", digest=b"1")
+        await store.put_consumer(consumer)
+        await store.put_key(key)
+        await store.revoke_key("k1", 7.0)
+        changes = await other.changes(0)
+        assert [(change.kind, change.id) for change in changes] == [("consumer", "c1"), ("key", "k1"), ("key", "k1")]
+        assert await other.changes(changes[0].seq) == changes[1:]
+        assert await other.last_change() == changes[-1].seq
+        revoked = msgspec.structs.replace(key, revoked=7.0)
+        assert await other.consumers() == ([consumer], [revoked], changes[-1].seq)
+        assert isinstance(changes[0], Change)
+    finally:
+        await other.close()
+
+
+async def test_a_record_comes_back_field_by_field(store: Store) -> None:
+    """All columns, text with quotes and snowmen, and an unknown cost that is not 0."""
+    full, bare = full_record(), Record(id="bare", at=NOON - 1)
+    assert await store.append([full, bare]) == 2
+    assert await store.records() == [full, bare]
+    assert (await store.records())[1].cost is None
+    assert await store.records(ids=["bare"]) == [bare]
+    assert await store.records(ids=["nobody"]) == []
+    assert await store.records(limit=1) == [full]
+    assert await store.records(since=NOON) == [full]
+
+
+async def test_a_record_is_kept_and_counted_once(store: Store) -> None:
+    """However often and in whatever company it is appended."""
+    records = [record(NOON + number, input=1) for number in range(120)]
+    assert await store.append(records[:60]) == 60
+    assert await store.append(records) == 60
+    assert await store.append([records[3], records[3]]) == 0
+    twin = record(NOON + 500, input=1)
+    assert await store.append([twin, twin]) == 1
+    assert len(await store.records(limit=1000)) == 121
+    [row] = await store.usage("", 0, NOON + 86400)
+    assert (row.requests, row.input) == (121, 121)
+
+
+async def test_nothing_appended_is_nothing_kept(store: Store) -> None:
+    """An empty batch is no error."""
+    assert await store.append([]) == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"consumer": "half a \ud83d snowman"},
+        {"input": 2**70},
+        {"output": -(2**63)},
+        {"cost": float("nan")},
+        {"at": float("inf")},
+        {"took": -5},
+        {"model": None},
+    ],
+    ids=lambda odd: next(iter(odd)),
+)
+async def test_an_odd_record_does_not_hold_up_its_neighbours(store: Store, odd: dict[str, Any]) -> None:
+    """What does not fit a column is made to fit; it and those beside it are stored."""
+    strange = msgspec.structs.replace(record(), **odd)
+    neighbours = [record(NOON + 1), record(NOON + 2)]
+    assert await store.append([neighbours[0], strange, neighbours[1]]) == 3
+    kept = {kept.id for kept in await store.records(limit=10)}
+    assert kept == {strange.id, *(neighbour.id for neighbour in neighbours)}
+    [row] = await store.usage("", 0, time.time() + 10**9)
+    assert row.requests == 3
+
+
+async def test_usage_adds_up(store: Store) -> None:
+    """Requests, errors, tokens, costs by currency, what has no price; the caller hanging up is no error."""
+    await store.append(
+        [
+            record(model="a", input=10, cached=4, output=5, cost=7),
+            record(model="a", input=1, output=1, cost=2, currency="CNY"),
+            record(model="a", outcome="client_closed", input=1),
+            record(model="b", outcome="provider_error", abandoned_cost=3),
+            record(model="b", outcome="policy_error"),
+            record(model="b", cost=0),
+        ]
+    )
+    rows = await store.usage("model", NOON - 3600, NOON + 3600)
+    assert [(row.group, row.requests, row.errors) for row in rows] == [("a", 3, 0), ("b", 3, 2)]
+    assert (rows[0].input, rows[0].cached, rows[0].output, rows[0].unpriced) == (12, 4, 6, 1)
+    assert rows[0].costs == {"USD": 7, "CNY": 2}
+    assert rows[1].costs == {"USD": 3}
+    assert rows[1].unpriced == 0
+
+
+async def test_usage_of_nothing(store: Store) -> None:
+    """No groups; the whole is one line of zeros."""
+    assert await store.usage("model", 0, NOON) == []
+    assert await store.usage("", 0, NOON) == [UsageRow(group="")]
+
+
+@pytest.mark.parametrize(("by", "groups"), [("consumer", ["x", "y"]), ("provider", ["p", "q"]), ("route", ["fast", "asked"])])
+async def test_usage_groups(store: Store, by: str, groups: list[str]) -> None:
+    """Most requests first. A route is the name that was asked for, also when no route of ours was found."""
+    busy = {"consumer": "x", "provider": "p", "route": "fast", "requested_model": "whatever"}
+    await store.append([record(**busy), record(**busy), record(consumer="y", provider="q", requested_model="asked")])
+    assert [row.group for row in await store.usage(by, 0, NOON + 9999)] == groups
+
+
+async def test_an_unknown_grouping_or_zone_is_refused(store: Store) -> None:
+    """In words that name what is possible."""
+    with pytest.raises(ValueError, match="not by 'colour'"):
+        await store.usage("colour", 0, 1)
+    for zone in ("Mars/Base", "../etc/passwd", ""):
+        with pytest.raises(ValueError, match="time zone"):
+            await store.usage("day", 0, 1, zone)
+
+
+async def test_days_are_those_of_the_time_zone(store: Store) -> None:
+    """The same four exchanges, seen from London, Shanghai and a zone that is half an hour off."""
+    midnight = NOON - 12 * 3600
+    await store.append([record(midnight + hours * 3600) for hours in (1, 15.9, 16.1, 18.6)])
+
+    async def days(tz: str) -> list[int]:
+        rows = await store.usage("day", midnight - 86400, midnight + 2 * 86400, tz)
+        assert [row.group for row in rows] == sorted(row.group for row in rows)
+        return [row.requests for row in rows]
+
+    assert await days("UTC") == [4]
+    assert await days("Asia/Shanghai") == [2, 2]
+    assert await days("Asia/Kolkata") == [3, 1]  # its midnight is 18:30 UTC, in the middle of a roll-up
+
+
+async def test_a_day_with_a_clock_change_has_its_own_length(store: Store) -> None:
+    """23 and 25 hours in Berlin; the hour that comes twice is shown twice."""
+    spring = 1774738800.0  # 2026-03-28T23:00Z, midnight in Berlin
+    autumn = 1792879200.0  # 2026-10-24T22:00Z, midnight in Berlin
+    await store.append([record(start + hour * 3600 + 1) for start, hours in ((spring, 23), (autumn, 25)) for hour in range(hours)])
+    rows = await store.usage("day", spring - 86400, autumn + 3 * 86400, "Europe/Berlin")
+    assert [(row.group, row.requests) for row in rows] == [("2026-03-29", 23), ("2026-10-25", 25)]
+    hours = [row.group for row in await store.usage("hour", autumn, autumn + 25 * 3600, "Europe/Berlin")]
+    assert len(hours) == len(set(hours)) == 25
+    assert hours[2:4] == ["2026-10-25T02:00+02:00", "2026-10-25T02:00+01:00"]
+
+
+async def test_any_window_counts_what_lies_in_it(store: Store) -> None:
+    """Edges anywhere: roll-ups and records together give what counting by hand gives."""
+    chance = random.Random(7)
+    records = [record(NOON + chance.uniform(0, 10 * 3600), model=chance.choice("abc"), input=1) for _ in range(2000)]
+    await store.append(records)
+    for _ in range(40):
+        since, until = sorted(NOON + chance.choice([chance.uniform(-3600, 11 * 3600), chance.randint(0, 10) * 3600]) for _ in "12")
+        inside = [kept for kept in records if since <= kept.at < until]
+        [row] = await store.usage("", since, until)
+        assert (row.requests, row.input) == (len(inside), len(inside))
+        by_model = {row.group: row.requests for row in await store.usage("model", since, until)}
+        assert by_model == {model: count for model in "abc" if (count := sum(kept.model == model for kept in inside))}
+        by_hour = await store.usage("hour", since, until)
+        assert sum(row.requests for row in by_hour) == len(inside)
+
+
+async def test_percentiles_are_off_by_five_percent_at_most(store: Store) -> None:
+    """Against sorting, over many hours, batches and edges, for the whole time and the first token."""
+    chance = random.Random(3)
+    records = [
+        record(NOON + chance.uniform(0, 5 * 3600), took=int(chance.lognormvariate(14, 1.5)), first_token=chance.choice([None, 1234]))
+        for _ in range(3000)
+    ]
+    for start in range(0, 3000, 100):
+        await store.append(records[start : start + 100])
+    [row] = await store.usage("", NOON + 1800, NOON + 4 * 3600 + 100)
+    inside = [kept for kept in records if NOON + 1800 <= kept.at < NOON + 4 * 3600 + 100]
+    took = [kept.took for kept in inside]
+    assert row.requests == len(inside)
+    assert row.total_p50 == pytest.approx(exact(took, 0.5), rel=0.05)
+    assert row.total_p95 == pytest.approx(exact(took, 0.95), rel=0.05)
+    assert row.first_token_p50 == row.first_token_p95 == pytest.approx(1234, rel=0.05)
+
+
+async def test_two_processes_append_at_once(store: Store, open_again: Callable[[], Store]) -> None:
+    """Neither loses a record or overwrites the other's sums."""
+    other = open_again()
+    try:
+        batches = [[record(NOON + number, input=1, took=5000) for number in range(20)] for _ in range(40)]
+        stores = (store, other)
+        await asyncio.gather(*(stores[number % 2].append(batch) for number, batch in enumerate(batches)))
+        [row] = await store.usage("", NOON, NOON + 3600)
+        assert (row.requests, row.input) == (800, 800)
+        assert row.total_p50 == pytest.approx(5000, rel=0.05)
+    finally:
+        await other.close()
+
+
+async def test_expiry_is_bounded_and_keeps_the_sums(store: Store) -> None:
+    """At most `limit` rows go at a time; old records leave their roll-ups, old roll-ups go later."""
+    await store.append([record(NOON + number) for number in range(50)] + [record(NOON + 10 * 3600)])
+    assert await store.expire(NOON + 3600, NOON - 86400, limit=20) == 20
+    assert len(await store.records()) == 31
+    assert await store.expire(NOON + 3600, NOON - 86400) == 30
+    assert await store.expire(NOON + 3600, NOON - 86400) == 0
+    assert [row.requests for row in await store.usage("hour", 0, NOON + 86400)] == [50, 1]
+    assert await store.expire(NOON + 3600, NOON + 3600) == 1
+    assert [row.requests for row in await store.usage("hour", 0, NOON + 86400)] == [1]
+
+
+async def test_an_hour_whose_records_are_gone_is_counted_once(store: Store) -> None:
+    """It cannot be cut any more: the window in which it ends has all of it, the one in which it begins has none."""
+    await store.append([record(NOON + minute * 60) for minute in range(0, 120, 10)])
+    await store.expire(NOON + 86400, 0)
+    half = NOON + 1800
+    [before], [after] = await store.usage("", 0, half), await store.usage("", half, NOON + 86400)
+    assert (before.requests, after.requests) == (0, 12)
+
+
+async def test_appending_goes_on_after_expiry(store: Store) -> None:
+    """Sums that were deleted do not come back."""
+    await store.append([record()])
+    await store.expire(NOON + 3600, NOON + 3600)
+    await store.append([record()])
+    [row] = await store.usage("", 0, NOON + 3600)
+    assert row.requests == 1
+
+
+async def test_values(store: Store, open_again: Callable[[], Store]) -> None:
+    """Bytes in, the same bytes out, for everybody, until they expire."""
+    await store.put("a", b"\x00\xff", ttl=60)
+    await store.put("gone", b"x", ttl=-1)
+    assert await store.get("a") == b"\x00\xff"
+    assert await store.get("gone") is await store.get("nobody") is None
+    other = open_again()
+    assert await other.get("a") == b"\x00\xff"
+    await other.put("a", b"")
+    await other.close()
+    assert await store.get("a") == b""
+    await store.delete("a")
+    await store.delete("a")
+    assert await store.get("a") is None
+
+
+async def test_a_lease_has_one_holder(store: Store, open_again: Callable[[], Store]) -> None:
+    """Renewed by its holder, refused to others, free when it has run out."""
+    other = open_again()
+    assert await store.lease("job", "me", 0.3) is True
+    assert await other.lease("job", "you", 60) is False
+    assert await store.lease("job", "me", 0.3) is True
+    await asyncio.sleep(0.35)
+    assert await other.lease("job", "you", 60) is True
+    assert await store.lease("job", "me", 60) is False
+    assert await store.lease("other job", "me", 60) is True
+    await other.close()
+
+
+async def test_a_closed_store_says_so(store: Store) -> None:
+    """Closing twice is fine; asking afterwards is a StoreError, not a riddle."""
+    await store.close()
+    await store.close()
+    with pytest.raises(StoreError, match="closed"):
+        await store.last_change()
+    with pytest.raises(StoreError, match="closed"):
+        await store.records()
