@@ -258,6 +258,7 @@ class Exchange:
         "requested_model",
         "residency",
         "route",
+        "sample",
         "started",
         "started_at",
         "status",
@@ -295,4 +296,5 @@ class Exchange:
         self.first_token_at = 0.0  # monotonic seconds
         self.upstream_id = ""
         self.bytes_out = 0
+        self.sample = b""  # the answer's beginning: what usage is estimated from when the provider reports none
         self.streaming = False  # an event stream has begun to reach the caller

@@ -1,7 +1,7 @@
 """Config -> a provisioned Gateway. The only builder: it knows every concrete class, and nothing below it does.
 
 A reload builds a new Gateway beside the old one; what must survive (connections, key rests, rate windows, consumers, records)
-lives in `Services` or is inherited, the rest is made anew. A config that cannot be built raises ConfigError and changes nothing.
+lives in `Services` or is inherited, the rest is made anew. One that cannot be built raises ConfigError; nothing changes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import random
 import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from aigw.access import authenticate
 from aigw.access.authenticate import Directory
 from aigw.access.rate_limit import RateLimit
 from aigw.config import secrets
 from aigw.config.load import ConfigErrors, Loaded
-from aigw.config.schema import Config
+from aigw.config.schema import Config, Provider as ProviderTable, Upstream
 from aigw.consumer import Caller
 from aigw.deployment import ProviderKey
 from aigw.errors import ConfigError, UpstreamError
@@ -41,6 +43,8 @@ from aigw.upstream.http import HttpTransport
 from aigw.upstream.mock import DemoTransport
 
 log = logging.getLogger("aigw.gateway")
+
+P = TypeVar("P", ProviderTable, Upstream)
 
 MODELS_EVERY = 600.0
 """Seconds between two looks at a provider's list of models."""
@@ -104,8 +108,8 @@ class Services:
             now = time.time()
             try:
                 await self.counters.sweep(now)
-                while await self.store.expire(now - self._storage.records, now - self._storage.rollups):
-                    await asyncio.sleep(0.2)
+                while await self.store.expire(now - self._storage.records, now - self._storage.rollups):  # noqa: ASYNC110
+                    await asyncio.sleep(0.2)  # room for the writer between two bites
             except Exception as error:  # noqa: BLE001 - tried again in a minute
                 log.warning("old records could not be deleted: %s", error)
 
@@ -146,7 +150,7 @@ class Gateway:
         self._models_task: asyncio.Task[None] | None = None
         built = _Build(config, os.environ)
         self.providers: Mapping[str, Provider] = built.providers
-        self.pools = {
+        self.pools: dict[str, KeyPool] = {
             name: KeyPool(keys, previous.pools.get(name) if previous is not None else None) for name, keys in built.keys.items()
         }
         self.table = Table(config.routes, [_claimant(config, provider) for provider in self.providers.values()])
@@ -214,7 +218,8 @@ class Gateway:
             ready = [name for name, at in due.items() if at <= now]
             answers = await asyncio.gather(*(self._ask_models(self.providers[name]) for name in ready))
             for name, answered in zip(ready, answers, strict=True):
-                due[name] = time.monotonic() + (MODELS_EVERY if answered else MODELS_AGAIN) * random.uniform(0.9, 1.1)
+                spread = random.uniform(0.9, 1.1)  # noqa: S311 - so that many servers do not ask at once
+                due[name] = time.monotonic() + (MODELS_EVERY if answered else MODELS_AGAIN) * spread
             await asyncio.sleep(max(0.1, min(due.values()) - time.monotonic()))
 
     async def _ask_models(self, provider: Provider) -> bool:
@@ -277,6 +282,7 @@ class _Build:
     def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
         self._config, self._environment = config, environment
         self._problems: list[ConfigError] = []
+        self._upstream = self._resolved(config.upstream, "upstream")
         self.providers: dict[str, Provider] = {}
         self.keys: dict[str, list[ProviderKey]] = {}
         self.consumers: list[Caller] = []
@@ -290,19 +296,24 @@ class _Build:
             raise ConfigErrors(self._problems)
 
     def _provider(self, name: str) -> None:
-        table = self._config.providers[name]
+        table = self._resolved(self._config.providers[name], f"providers.{name}")
         found = [self._secret(key, f"providers.{name}.keys[{index}]") for index, key in enumerate(table.keys)]
         account = table.account or ""
         keys = [ProviderKey(f"{name}#{number}", secret, account) for number, secret in enumerate(found, 1) if secret]
         try:
-            provider = compatible.build(
-                name, table, self._config.upstream, [key.secret for key in keys], environment=self._environment
-            )
+            secrets_found = [key.secret for key in keys]
+            provider = compatible.build(name, table, self._upstream, secrets_found, environ=self._environment)
         except ConfigError as error:
             self._problems.append(ConfigError(error.message, key=error.key or f"providers.{name}"))
             return
         self.providers[name] = provider
         self.keys[name] = keys or [ProviderKey(name, "")]  # a server of one's own may need no key
+
+    def _resolved(self, table: P, key: str) -> P:
+        """*table* with the proxy's address in place of a reference to it."""
+        if table.proxy is None or not table.proxy.startswith(("env:", "file:")):
+            return table
+        return msgspec.structs.replace(table, proxy=self._secret(table.proxy, f"{key}.proxy"))
 
     def _secret(self, reference: str, key: str) -> str:
         try:

@@ -42,7 +42,7 @@ _encode_attempts = msgspec.json.Encoder().encode
 class Prices(Protocol):
     """What a usage costs; None when nobody knows."""
 
-    def price(self, provider: str, models: Sequence[str], usage: Usage, at: float) -> Cost | None: ...
+    def price(self, provider: str, models: tuple[str, ...], usage: Usage, at: float) -> Cost | None: ...
 
 
 class Journal(Protocol):
@@ -74,6 +74,7 @@ class Pipeline:
         self.providers, self.pools, self.transport = providers, pools, transport
         self.prices, self.journal, self.listeners = prices, journal, listeners
         self.config_hash, self.patience = config_hash, patience
+        self.cutting = False  # the server stops now: what is cancelled from here on is our doing, not the caller's
 
     async def serve(self, exchange: Exchange, sink: Sink, receive: Callable[[], Awaitable[bytes]]) -> None:
         """Walk *exchange* to its answer. *receive* gives the request's body; it is asked once the caller is known to be
@@ -239,6 +240,8 @@ class Pipeline:
             exchange.usage, exchange.answer_model, exchange.finish_reason = told.usage, told.model, told.finish_reason
         if error is None:
             exchange.status = relay.status
+            if relay.body:
+                exchange.sample, exchange.bytes_out = relay.body, len(relay.body)
             return None
         attempt.error, attempt.detail = error.code, error.detail[:300]
         if not relay.started:
@@ -280,7 +283,7 @@ class Pipeline:
 
     def _abandoned(self, exchange: Exchange) -> int | None:
         """What an attempt may cost that reached the provider and was given up: its prompt, as far as we can tell."""
-        usage = metering.estimate(exchange.operation, exchange.body, 0)
+        usage = metering.estimate(exchange.operation, exchange.body)
         cost = self.prices.price(exchange.provider, (exchange.model,), usage, exchange.started_at)
         return None if cost is None else cost.nano
 
@@ -291,7 +294,7 @@ class Pipeline:
         answered = exchange.error is None or exchange.bytes_out
         if not answered:
             return None
-        return metering.estimate(exchange.operation, exchange.body, exchange.bytes_out)
+        return metering.estimate(exchange.operation, exchange.body, exchange.sample, exchange.bytes_out)
 
     def _record(self, exchange: Exchange, sink: Sink) -> None:
         """Meter, price and journal. Runs once for each exchange, in a `finally`: nothing here may wait or raise."""
@@ -314,7 +317,7 @@ class Pipeline:
         if usage is not None and exchange.provider:
             models = (exchange.answer_model, exchange.model) if exchange.answer_model else (exchange.model,)
             cost = self.prices.price(exchange.provider, models, usage, exchange.started_at)
-        error, outcome, status = _outcome(exchange, sink)
+        error, outcome, status = _outcome(exchange, sink, cutting=self.cutting)
         caller, route = exchange.caller, exchange.route
         first = exchange.first_token_at
         record = Record(
@@ -391,7 +394,7 @@ class Pipeline:
         sink.answer(error.status, headers, dialect.render_error(error, exchange.id))
 
 
-def _outcome(exchange: Exchange, sink: Sink) -> tuple[str, str, int]:
+def _outcome(exchange: Exchange, sink: Sink, *, cutting: bool) -> tuple[str, str, int]:
     """Our code, whose fault, and the HTTP status the caller got."""
     error = exchange.error
     if error is None:
@@ -399,6 +402,8 @@ def _outcome(exchange: Exchange, sink: Sink) -> tuple[str, str, int]:
     if isinstance(error, GatewayError):
         outcome = error.code.partition("_")[0] + "_error"
         return error.code, outcome, sink.status if sink.started else error.status
+    if cutting:
+        return "gateway_draining", "gateway_error", sink.status if sink.started else 503
     return "caller_closed", "client_closed", sink.status if sink.started else 499
 
 

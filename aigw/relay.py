@@ -32,6 +32,9 @@ EVENT = 4 * 1024 * 1024
 ERROR = 64 * 1024
 """Bytes of an error answer that are kept; no provider has that much to say about one."""
 
+SAMPLE = 4096
+"""Bytes of an answer's beginning that are kept to estimate its tokens from, should nobody report them."""
+
 PASS_ON = frozenset(
     {b"content-type", b"content-disposition", b"content-language", b"openai-processing-ms", b"openai-version", b"x-aigw-demo"}
 )
@@ -166,7 +169,10 @@ class Relay:
         self._sink.begin(self.status, self.headers())
 
     def _write(self, block: bytes) -> None:
-        self._exchange.bytes_out += len(block)
+        exchange = self._exchange
+        if exchange.bytes_out < SAMPLE:
+            exchange.sample += block
+        exchange.bytes_out += len(block)
         sink = self._sink
         sink.write(block)
         if sink.paused and self._flow is not None:

@@ -1,0 +1,62 @@
+"""The operator's plane: metrics, on a listener of its own. Host is checked, so that a web page cannot reach it by rebinding."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from aigw.gateway import Services
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SERVICES: web.AppKey[Services] = web.AppKey("services")
+HOST: web.AppKey[str] = web.AppKey("host")
+
+
+def application(services: Services, host: str) -> web.Application:
+    """*host* is where the listener is bound; requests must name it, or this machine."""
+    app = web.Application(middlewares=[_known_host])
+    app[SERVICES], app[HOST] = services, host
+    app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/healthz", _healthy)
+    return app
+
+
+@web.middleware
+async def _known_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+    name = _host_of(request.headers.get("Host", ""))
+    if not (_is_local(name) or name == request.app[HOST] or _is_any(request.app[HOST])):
+        return web.Response(status=421, text="This listener answers to its own address only.\n")
+    if "Origin" in request.headers:
+        return web.Response(status=403, text="No web page may use this listener.\n")
+    return await handler(request)
+
+
+def _host_of(header: str) -> str:
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0].lower()
+
+
+def _is_local(name: str) -> bool:
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_any(host: str) -> bool:
+    return host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound: then every name of this machine is its own
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    body, content_type = request.app[SERVICES].metrics.render()
+    return web.Response(body=body, headers={"content-type": content_type})
+
+
+async def _healthy(request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})

@@ -1,0 +1,307 @@
+"""The server's life: bind, serve, reload, drain, end.
+
+    SIGHUP, or a changed config file   reload: build beside, swap, let the old one finish
+    SIGTERM, SIGINT                    drain: take nothing new, finish what began (at most `drain_timeout`), exit 0
+    a second one                       cut: records are safe, answers are not; exit 0
+
+aiohttp's own shutdown loses half-uploaded bodies and waits twice; so the listeners are closed, our own count of exchanges is
+waited for, and only then is it cleaned up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from aigw import __version__
+from aigw.config.check import is_loopback
+from aigw.config.load import Loaded, load_with_notes
+from aigw.config.schema import Config
+from aigw.errors import ConfigError
+from aigw.gateway import Gateway, Services
+from aigw.server import admin, app
+from aigw.server.front import FrontServer
+from aigw.server.inference import Inference
+from aigw.telemetry import log as telemetry_log
+
+log = logging.getLogger("aigw.server")
+
+WATCH = 1.0
+"""Seconds between two looks at the config file."""
+
+KEEP_ALIVE = 75.0
+"""Seconds an idle connection of a caller stays open (nginx's default, too)."""
+
+LINGER = 1.0
+"""Seconds that the rest of a refused body is read, so that the caller sees the refusal and not a reset."""
+
+ADMIN_PORT = 8081
+
+
+class CannotListenError(Exception):
+    """An address cannot be bound. The message says which, why, and what to do."""
+
+
+class Server:
+    """One process serving one data directory. Is the `Holder` that requests look for the gateway in."""
+
+    def __init__(
+        self, loaded: Loaded, data_dir: Path, say: Callable[[str], None], flags: Mapping[str, str | int] | None = None
+    ) -> None:
+        """*say* gets the lines a person at the terminal should see; *flags* are keys of [server] given on the command line,
+        which win over the file's, after a reload too."""
+        self._flags = flags or {}
+        self._loaded = loaded = self._with_flags(loaded)
+        self._say = say
+        telemetry_log.configure(loaded.config.log)
+        self.services = Services(loaded.config, data_dir)
+        self.gateway = Gateway(loaded, self.services)
+        self._retired: set[asyncio.Task[None]] = set()
+        self._runners: list[web.AppRunner] = []
+        self._front: FrontServer | None = None
+        self._stopping = asyncio.Event()
+        self._cut = asyncio.Event()
+        self._reload_wanted = asyncio.Event()
+
+    def _with_flags(self, loaded: Loaded) -> Loaded:
+        if not self._flags:
+            return loaded
+        config = loaded.config
+        server = msgspec.structs.replace(config.server, **self._flags)
+        if not config.auth.required and not is_loopback(server.host):
+            raise ConfigError("auth.required = false is only for this machine: --host must be 127.0.0.1", key="auth.required")
+        return loaded._replace(config=msgspec.structs.replace(config, server=server))
+
+    async def run(self) -> None:
+        """Serve until a signal says stop. Raises CannotListenError."""
+        config = self._loaded.config
+        try:
+            await self.services.start()
+            bound = await self._listen(config)
+            self._handle_signals()
+            self.gateway.start()
+            self._welcome(bound)
+            watcher = asyncio.get_running_loop().create_task(self._watch(), name="config")
+            try:
+                await self._stopping.wait()
+            finally:
+                watcher.cancel()
+            await self._drain(config)
+        finally:
+            await self._close()
+
+    # listening
+
+    async def _listen(self, config: Config) -> list[str]:
+        runner = web.AppRunner(
+            app.application(self),
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,
+            keepalive_timeout=KEEP_ALIVE,
+            lingering_time=LINGER,
+            auto_decompress=False,
+            shutdown_timeout=1.0,
+        )
+        await runner.setup()
+        front = runner.server
+        assert front is not None
+        front.__class__ = FrontServer
+        assert isinstance(front, FrontServer)
+        front.stall_timeout = config.server.stall_timeout
+        front.request_handler = Inference(self, front).dispatch
+        self._front = front
+        self._runners.append(runner)
+        data = await _bind(runner, config.server.host, config.server.port, "[server]")
+        self.port = data
+        await self._listen_admin(config)
+        host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
+        return [f"http://{host}:{data}"]
+
+    async def _listen_admin(self, config: Config) -> None:
+        runner = web.AppRunner(admin.application(self.services, config.admin.host), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        self._runners.append(runner)
+        if config.admin.port is not None:
+            self.admin_port = await _bind(runner, config.admin.host, config.admin.port, "[admin]")
+            return
+        for port in range(ADMIN_PORT, ADMIN_PORT + 20):
+            try:
+                self.admin_port = await _bind(runner, config.admin.host, port, "[admin]")
+            except CannotListenError:
+                continue
+            return
+        self.admin_port = await _bind(runner, config.admin.host, 0, "[admin]")
+
+    def _welcome(self, bound: list[str]) -> None:
+        config = self._loaded.config
+        for address in bound:
+            self._say(f"aigw {__version__} listening on {address}")
+        self._say(f"metrics at http://{config.admin.host}:{self.admin_port}/metrics")
+        for warning in self._loaded.warnings:
+            self._say(f"warning: {warning}")
+        if not config.providers:
+            self._say(f"no provider is configured: add one to {self._loaded.path}; it is served as soon as the file is saved")
+
+    # signals and reload
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+
+    def _stop(self) -> None:
+        if self._stopping.is_set():
+            self._cut.set()
+        self._stopping.set()
+
+    async def _watch(self) -> None:
+        """Reload on SIGHUP, and when the file has changed and stayed the same for a look: an editor may still be writing."""
+        seen = _stamp(self._loaded.path)
+        pending = seen
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH):
+                    await self._reload_wanted.wait()
+            asked = self._reload_wanted.is_set()
+            self._reload_wanted.clear()
+            now = _stamp(self._loaded.path)
+            if asked or (now != seen and now == pending):
+                seen = now
+                self.reload()
+            pending = now
+
+    def reload(self) -> bool:
+        """Whether the config on disk now serves. When it cannot, the old one goes on, and the log says why."""
+        try:
+            loaded = self._with_flags(load_with_notes(self._loaded.path))
+            for name in _static_changes(self._loaded.config, loaded.config):
+                log.warning("%s changed: takes effect at the next start", name)
+            fresh = Gateway(loaded, self.services, self.gateway)
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                log.error("config not reloaded, the old one serves on: %s", line)
+            return False
+        telemetry_log.configure(loaded.config.log)
+        old, self.gateway, self._loaded = self.gateway, fresh, loaded
+        fresh.start()
+        task = asyncio.get_running_loop().create_task(self._retire(old), name="retired gateway")
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+        for warning in loaded.warnings:
+            log.warning("%s", warning)
+        log.info("config %s reloaded from %s", loaded.hash, loaded.path)
+        return True
+
+    async def _retire(self, old: Gateway) -> None:
+        await old.close()
+        await old.drained()
+
+    # ending
+
+    async def _drain(self, config: Config) -> None:
+        self.gateway.draining = True
+        for runner in self._runners:
+            for site in list(runner.sites):
+                await site.stop()
+        if self.services.active:
+            self._say(f"finishing {self.services.active} requests; stop again to cut them off")
+        if self._front is not None:
+            for connection in self._front.connections:
+                connection.close()  # idle ones now; one that serves ends after its answer
+        idle = asyncio.get_running_loop().create_task(self._until_idle(), name="drain")
+        cut = asyncio.get_running_loop().create_task(self._cut.wait(), name="cut")
+        await asyncio.wait({idle, cut}, timeout=config.server.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
+        for task in (idle, cut):
+            task.cancel()
+        if self.services.active:
+            log.warning("%d requests were cut off by the stop", self.services.active)
+            self.gateway.pipeline.cutting = True
+
+    async def _until_idle(self) -> None:
+        while self.services.active:  # noqa: ASYNC110 - exchanges of several gateways; 20 looks a second cost nothing
+            await asyncio.sleep(0.05)
+
+    async def _close(self) -> None:
+        await self.gateway.close()
+        if self._front is not None:
+            for connection in self._front.connections:
+                connection.force_close()
+            for _ in range(40):  # their handlers are cancelled by that, and record
+                if not self.services.active:
+                    break
+                await asyncio.sleep(0.05)
+        for runner in self._runners:
+            await runner.cleanup()
+        for task in list(self._retired):
+            task.cancel()
+        await self.services.close()
+
+
+async def _bind(runner: web.AppRunner, host: str, port: int, table: str) -> int:
+    """Listen at *host*:*port*, and at [::1] besides 127.0.0.1 where there is one. Returns the port."""
+    try:
+        site = web.TCPSite(runner, host, port, backlog=4096, reuse_address=True)
+        await site.start()
+    except OSError as error:
+        where = f"{host}:{port}"
+        if error.errno == errno.EADDRINUSE:
+            message = f"{where} is taken by another program; stop it, or choose another `port` in {table}"
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            message = f"no permission to listen at {where}; choose a `port` above 1023 in {table}"
+        else:
+            message = f"cannot listen at {where}: {error.strerror}; see `host` and `port` in {table}"
+        raise CannotListenError(message) from None
+    sockets = site._server.sockets  # type: ignore[union-attr]  # noqa: SLF001 - aiohttp does not tell the bound port
+    bound = int(sockets[0].getsockname()[1])
+    if host in ("127.0.0.1", "localhost") and socket.has_ipv6:
+        with contextlib.suppress(OSError):  # a machine without IPv6
+            await web.TCPSite(runner, "::1", bound, backlog=4096, reuse_address=True).start()
+    return bound
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _static_changes(old: Config, new: Config) -> list[str]:
+    """What a reload cannot change."""
+    server = ("host", "port", "workers", "stall_timeout", "drain_timeout")
+    found = [f"[server] {name}" for name in server if getattr(old.server, name) != getattr(new.server, name)]
+    if old.admin != new.admin:
+        found.append("[admin]")
+    storage = ("url", "counters", "records", "rollups")
+    found += [f"[storage] {name}" for name in storage if getattr(old.storage, name) != getattr(new.storage, name)]
+    return found
+
+
+def serve(loaded: Loaded, data_dir: Path, say: Callable[[str], None], flags: Mapping[str, str | int] | None = None) -> None:
+    """Run a server until it is told to stop. Raises ConfigError, StoreError, CannotListenError."""
+
+    async def main() -> None:
+        await Server(loaded, data_dir, say, flags).run()
+
+    if sys.platform == "win32":
+        asyncio.run(main())
+        return
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main())
+    else:
+        uvloop.run(main())
