@@ -68,6 +68,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     models: tuple[str, ...] = ()  # a few examples
     prefixes: tuple[str, ...] = ()  # lower-case beginnings of model names that are this provider's
     weak_prefixes: tuple[str, ...] = ()  # beginnings that others use as well
+    namespaces: tuple[str, ...] = ()  # prefixes besides "id/" that are an address and no part of the model's name
     twin: str = ""  # the same vendor's row for the other side of the border; keys are not shared
     other_urls: dict[str, str] = {}  # for base_url: plans and regions
     quirks: tuple[str, ...] = ()  # one word each, for adapters
@@ -125,8 +126,9 @@ def nearest(name: str) -> str:
     """What to write instead of an unknown kind: a clause for an error message."""
     import difflib  # only a mistake pays for it
 
-    close = difflib.get_close_matches(name[:64].lower(), ids(), n=3, cutoff=0.6)
-    start = [known for known in ids() if len(name) > 2 and (known.startswith(name.lower()) or name.lower().startswith(known + "-"))]
+    name = name[:64].lower()
+    close = difflib.get_close_matches(name, ids(), n=3, cutoff=0.6)
+    start = [known for known in ids() if len(name) > 2 and (known.startswith(name) or name.startswith(f"{known}-"))]
     found = list(dict.fromkeys(close + start))[:3]
     other = 'any OpenAI-shaped server is kind = "openai-compatible" with a base_url'
     return f"did you mean {' or '.join(map(repr, found))}? ({other})" if found else other

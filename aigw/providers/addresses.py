@@ -1,0 +1,123 @@
+"""Where a provider is asked: the row's URLs, filled in, and moved to the operator's own base_url when there is one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from aigw.errors import ConfigError
+from aigw.protocols.operations import OPERATIONS
+from aigw.providers.catalog import Row
+
+_PLACE = re.compile(r"\{([a-z_]+)\}")
+_PLACE_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
+
+# What an OpenAI-shaped server may offer although the catalog does not know of it: its own 404 says more than our guess.
+_WORTH_ASKING = frozenset({"completions", "embeddings", "images", "speech", "moderations", "rerank"})
+
+
+class Addresses:
+    """Of one configured provider. Raises ConfigError for a URL or a setting that cannot be used."""
+
+    def __init__(
+        self, row: Row, settings: Mapping[str, str], *, base_url: str | None, anthropic_base_url: str | None, place: str
+    ) -> None:
+        """*settings* have the row's defaults in them; *place* is the provider's in the config ("providers.NAME")."""
+        self._row, self._settings, self._place = row, settings, place
+        self._given = checked_url(base_url, f"{place}.base_url") if base_url else ""
+        self._anthropic = checked_url(anthropic_base_url, f"{place}.anthropic_base_url") if anthropic_base_url else ""
+
+    def operations(self) -> dict[str, str]:
+        """The URL of each operation that is served."""
+        row, openai, anthropic = self._row, self._openai_surface(), self._anthropic_surface()
+        urls: dict[str, str] = {}
+        for operation in OPERATIONS.values():
+            if operation.dialect == "anthropic_messages":
+                if anthropic:
+                    urls[operation.name] = anthropic + operation.path
+            elif openai and (
+                operation.name in row.operations or ("chat" in row.operations and operation.name in _WORTH_ASKING)
+            ):
+                urls[operation.name] = self._moved(row.urls.get(operation.name, "")) or openai + operation.path
+        if not urls and self._given and row.served:
+            raise ConfigError(
+                f"expected a URL of the same form as {row.name}'s own, {row.base_url}", key=f"{self._place}.base_url"
+            )
+        return urls
+
+    def models(self) -> str:
+        """The URL that lists the models, "" when there is none."""
+        row = self._row
+        if not row.models_url:
+            return ""
+        url = self._moved(row.models_url)
+        return url if url or row.protocol != "openai" else self._given + "/models"
+
+    def _openai_surface(self) -> str:
+        row = self._row
+        if self._given and row.openai_surface == row.base_url:
+            return self._given
+        when = (row.openai_url_when.get(f"{name}={value}") for name, value in self._settings.items())
+        return self._moved(next((url for url in when if url), row.openai_surface))
+
+    def _anthropic_surface(self) -> str:
+        """With its version prefix."""
+        url = self._anthropic or self._moved(self._row.anthropic_url)
+        if not url or self._row.protocol == "demo":
+            return url
+        return url.removesuffix("/v1") + "/v1"
+
+    def _moved(self, url: str) -> str:
+        """*url* of the row, filled. Where the operator gave a base_url: the same path on that server, below the same root; ""
+        when the row has it on another server than its base_url, for then nobody has said where it is."""
+        row, root = self._row, self._given
+        if not url:
+            return ""
+        if url.startswith("/"):
+            return (root or self._filled(row.base_url)) + url
+        if not root:
+            return self._filled(url)
+        old, new = urlsplit(row.base_url), urlsplit(url)
+        if (old.scheme, old.netloc) != (new.scheme, new.netloc):
+            return ""
+        # "http://host:11434/v1" is said as often as "http://host:11434": both of the row's surfaces tell where the root is.
+        own = sorted({old.path, urlsplit(row.openai_surface).path}, key=len, reverse=True)
+        found = next((path for path in own if path and root.endswith(path)), None)
+        if found is None and old.path and row.protocol != "anthropic":
+            return ""
+        return root.removesuffix(found or "") + self._filled(new.path) + (f"?{new.query}" if new.query else "")
+
+    def _filled(self, url: str) -> str:
+        for name in dict.fromkeys(_PLACE.findall(url)):
+            value = self._settings.get(name, "").removeprefix("https://").rstrip("/")
+            key = f"{self._place}.settings.{name}"
+            if not value:
+                setting = next((setting for setting in self._row.settings if setting.name == name), None)
+                variable = f", or set {setting.env}" if setting and setting.env else ""
+                raise ConfigError(f"{self._row.name} needs this to find its address{variable}", key=key)
+            if not _PLACE_VALUE.fullmatch(value):
+                raise ConfigError("expected letters, digits, dots and dashes: it becomes a part of the address", key=key)
+            url = url.replace(f"{{{name}}}", value)
+        return url
+
+
+def checked_url(url: str, key: str) -> str:
+    """*url* without a final slash, its host in ASCII; raises ConfigError without repeating it (it may hold a password)."""
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname or "", parts.port
+        host = host if host.isascii() else host.encode("idna").decode("ascii")
+    except (ValueError, UnicodeError):
+        raise ConfigError('expected a URL such as "https://host/v1"', key=key) from None
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ConfigError('expected a URL that begins with "http://" or "https://"', key=key)
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError("credentials belong into keys, not into the URL", key=key)
+    if parts.query or parts.fragment:
+        raise ConfigError("a query (?) or fragment (#) cannot be a part of it: paths are put behind it", key=key)
+    shown = f"[{host}]" if ":" in host else host
+    path = parts.path.rstrip("/")
+    if not re.fullmatch(r"[!-~]*", shown + path) or any(step in {".", ".."} for step in path.split("/")):
+        raise ConfigError("it holds a space, a control character, a step upwards, or a letter beyond ASCII", key=key)
+    return f"{parts.scheme}://{shown}{'' if port is None else f':{port}'}{path}"

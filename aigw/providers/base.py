@@ -1,0 +1,65 @@
+"""The contract of a provider adapter: who serves a model, at which URL, with what credentials. An adapter does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from aigw.deployment import ProviderKey
+from aigw.errors import UpstreamError
+from aigw.exchange import Headers, UpstreamRequest
+from aigw.protocols.operations import Operation
+
+
+class Provider(Protocol):
+    """One `[providers.NAME]` of the config, ready to be called. Immutable once built; used from one event loop."""
+
+    @property
+    def name(self) -> str:
+        """The name in the config, in records and in `x-aigw-provider`."""
+
+    @property
+    def kind(self) -> str:
+        """The id of its catalog row."""
+
+    @property
+    def account(self) -> str:
+        """What its keys share their limits under, unless a key says otherwise."""
+
+    @property
+    def residency(self) -> str:
+        """Where the data goes: "cn", "eu", "us", "intl", "local" ... or "" when nobody said."""
+
+    @property
+    def price_id(self) -> str:
+        """The id under which the price data knows it."""
+
+    @property
+    def stream_usage(self) -> bool:
+        """Whether a stream may be asked for its usage (`stream_options.include_usage`)."""
+
+    @property
+    def lists_models(self) -> bool:
+        """Whether `models_request` has an answer."""
+
+    def dialect_for(self, operation: Operation) -> str | None:
+        """The dialect in which it serves *operation*, None when it does not."""
+
+    def prepare(
+        self, operation: Operation, body: bytes, key: ProviderKey | None, headers: Mapping[str, str]
+    ) -> UpstreamRequest:
+        """The request that asks for *operation*. *body* is in `dialect_for(operation)` already and is not looked at;
+        *headers* are the caller's (any case-blind mapping, or one with lower-case names), of which only the dialect's own
+        go on. Raises CallerError for a header value that cannot be sent and for an operation that is not served."""
+
+    def models_request(self, key: ProviderKey | None) -> UpstreamRequest | None:
+        """The request that lists its models; None when it has no such list, or the operator does not want it asked."""
+
+    def read_models(self, body: bytes) -> list[str]:
+        """The model names in the answer to `models_request`; raises UpstreamError when it is no such list."""
+
+    def judge(self, status: int, headers: Headers, body: bytes, key: ProviderKey | None) -> UpstreamError:
+        """What an answer other than a 2xx means: whose fault, what to do next. What it returns holds no secret of ours."""
+
+    def error_in_body(self, body: bytes, key: ProviderKey | None = None) -> UpstreamError | None:
+        """The error that an answer with status 200 really is; None when it is a proper answer."""

@@ -1,0 +1,360 @@
+"""Every provider that is a URL, a key and a few flags: the OpenAI-shaped and the Anthropic-shaped surface of a catalog row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from aigw import __version__
+from aigw.config import schema, secrets
+from aigw.deployment import ProviderKey
+from aigw.errors import CallerError, ConfigError, UpstreamError
+from aigw.exchange import Headers, Origin, Target, UpstreamRequest
+from aigw.protocols.operations import OPERATIONS, Operation
+from aigw.providers import catalog, judge, model_list, proxy
+from aigw.providers.addresses import Addresses
+from aigw.providers.catalog import Row
+from aigw.providers.redact import Redactor
+
+ANTHROPIC_VERSION = "2023-06-01"
+"""Sent when neither the caller nor the operator names one; this and 2026-10-21 are both served (November 2026)."""
+
+# Of a caller's headers, those that are words of the dialect. Everything else (credentials, cookies, forwarding, SDK telemetry)
+# stays here. What caller and operator may say together is joined; of the others the caller's wins.
+_OPENAI_WORDS = ("openai-beta", "idempotency-key")
+_ANTHROPIC_WORDS = ("anthropic-beta", "idempotency-key", "anthropic-version")
+_LISTS = frozenset({"anthropic-beta", "openai-beta"})
+_LONGEST_WORD = 2048
+"""Characters of one such header; a Claude Code request's longest has about 200."""
+_EXTRAS = 512
+"""Rendered header blocks that are remembered: callers decide how many kinds there are."""
+
+# Framing and routing are ours: an operator's header may not change where a body ends or where a request goes.
+_OURS = frozenset(
+    """host content-length content-type transfer-encoding connection keep-alive upgrade te trailer expect accept-encoding
+    proxy-authorization proxy-connection""".split()  # noqa: SIM905 - a list of thirteen quoted words reads worse
+)
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[ -~]*")
+_TELLTALE = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+
+
+class Endpoint(NamedTuple):
+    """One URL that is asked: where the connection goes, and the path sent on it."""
+
+    origin: Origin
+    path: str
+
+
+class Patience(NamedTuple):
+    """Seconds to wait for a connection, the first byte, the next block, and the whole answer."""
+
+    connect: float = 10.0
+    first_byte: float = 300.0
+    idle: float = 300.0
+    total: float = 900.0
+
+
+class CompatibleProvider:
+    """Implements `Provider`. Made by `build`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        row: Row,
+        account: str,
+        residency: str,
+        stream_usage: bool,
+        endpoints: Mapping[str, Endpoint],
+        models: Endpoint | None,
+        headers: Mapping[str, str],
+        words: Mapping[str, str],
+        patience: Patience,
+        redactor: Redactor,
+    ) -> None:
+        """*endpoints* by operation; *models* is the one that lists models. *headers* go with every request; *words* are the
+        operator's values for headers that a caller may say as well."""
+        self.name, self.kind, self.price_id = name, row.id, row.id
+        self.account, self.residency, self.stream_usage = account, residency, stream_usage
+        self.lists_models = models is not None
+        self._row, self._endpoints, self._models, self._headers, self._words = row, endpoints, models, headers, words
+        self._connect, self._first_byte, self._idle, self._total = patience
+        self._redactor = redactor
+        self._dialects = {operation: OPERATIONS[operation].dialect for operation in endpoints}
+        self._targets: dict[tuple[str, str], tuple[str, Target]] = {}
+        self._extras: dict[tuple[str | None, ...], bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"CompatibleProvider({self.name!r}, kind={self.kind!r})"
+
+    def dialect_for(self, operation: Operation) -> str | None:
+        return self._dialects.get(operation.name)
+
+    def prepare(
+        self, operation: Operation, body: bytes, key: ProviderKey | None, headers: Mapping[str, str]
+    ) -> UpstreamRequest:
+        label, secret = ("", "") if key is None else (key.label, key.secret)
+        known = self._targets.get((operation.name, label))
+        if known is None or known[0] != secret:  # a label is no proof: the pool may have changed behind it
+            known = self._targets[operation.name, label] = secret, self._target(operation, secret)
+        said = _said(operation.dialect, headers)
+        extra = self._extras.get(said)
+        if extra is None:
+            extra = self._extra(operation.dialect, said)
+        return UpstreamRequest(
+            known[1],
+            body,
+            extra,
+            connect_timeout=self._connect,
+            first_byte_timeout=self._first_byte,
+            idle_timeout=self._idle,
+            timeout=self._total,
+        )
+
+    def models_request(self, key: ProviderKey | None) -> UpstreamRequest | None:
+        if self._models is None:
+            return None
+        more = {}
+        if self._row.protocol == "anthropic":
+            more["anthropic-version"] = self._words.get("anthropic-version", ANTHROPIC_VERSION)
+        target = self._render("GET", self._models, "" if key is None else key.secret, more)
+        return UpstreamRequest(
+            target,
+            connect_timeout=self._connect,
+            first_byte_timeout=self._first_byte,
+            idle_timeout=self._idle,
+            timeout=self._total,
+        )
+
+    def read_models(self, body: bytes) -> list[str]:
+        try:
+            return model_list.read(body)
+        except ValueError as error:
+            raise UpstreamError(
+                "provider_bad_response", f"answered with no list of models: {error}", fault="deployment"
+            ) from None
+
+    def judge(self, status: int, headers: Headers, body: bytes, key: ProviderKey | None) -> UpstreamError:
+        return judge.judge(status, headers, body, self._redactor_with(key))
+
+    def error_in_body(self, body: bytes, key: ProviderKey | None = None) -> UpstreamError | None:
+        return judge.error_in_body(body, self._redactor_with(key))
+
+    def _target(self, operation: Operation, secret: str) -> Target:
+        endpoint = self._endpoints.get(operation.name)
+        if endpoint is None:
+            raise CallerError("caller_unsupported", f"The provider {self.name!r} does not serve {operation.path}.")
+        return self._render("POST", endpoint, secret, {"content-type": "application/json"})
+
+    def _render(self, method: str, endpoint: Endpoint, secret: str, more: Mapping[str, str]) -> Target:
+        own = {"user-agent": f"aigw/{__version__}", "accept": "*/*", "accept-encoding": "identity"}
+        headers = {**_credentials(self._row.auth, secret), **own, **more, **self._headers}
+        return Target(method, endpoint.origin, endpoint.path, headers)
+
+    def _extra(self, dialect: str, said: tuple[str | None, ...]) -> bytes:
+        """The header lines of one caller's words, fit for the wire; remembered, unless they are of one request only."""
+        words = _ANTHROPIC_WORDS if dialect == "anthropic_messages" else _OPENAI_WORDS
+        lines = []
+        for word, value in zip(words, said, strict=True):
+            if value is not None and (len(value) > _LONGEST_WORD or not _VALUE.fullmatch(value)):
+                raise CallerError(
+                    "caller_invalid_request",
+                    f"The header {word!r} must be printable ASCII of at most {_LONGEST_WORD} characters.",
+                )
+            own = self._words.get(word) or (ANTHROPIC_VERSION if word == "anthropic-version" else "")
+            sent = value or own
+            if value and own and word in _LISTS:
+                sent = ",".join(dict.fromkeys(part.strip() for part in f"{own},{value}".split(",")))
+            if sent:
+                lines.append(f"{word}: {sent}\r\n")
+        extra = "".join(lines).encode("ascii")
+        if said[1] is None:  # no idempotency-key
+            if len(self._extras) >= _EXTRAS:
+                self._extras.clear()
+            self._extras[said] = extra
+        return extra
+
+    def _redactor_with(self, key: ProviderKey | None) -> Redactor:
+        """All keys are known from the start; should one come later, it must not slip through."""
+        if key is None or self._redactor.knows(key.secret):
+            return self._redactor
+        return Redactor([*self._redactor.secrets, key.secret])
+
+
+def build(
+    name: str,
+    table: schema.Provider,
+    upstream: schema.Upstream,
+    keys: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> CompatibleProvider:
+    """The provider `[providers.NAME]`. *keys* are the secrets themselves. *environment* (never os.environ behind your back)
+    gives settings their defaults, resolves `proxy = "env:..."`, and holds the usual proxy variables.
+
+    Raises ConfigError for an unknown kind, a missing key or setting, a URL or a header that cannot be used.
+    """
+    environment = {} if environment is None else environment
+    place = f"providers.{name}"
+    row = _row(name, table, place)
+    settings = _settings(row, table, place, environment)
+    addresses = Addresses(row, settings, base_url=table.base_url, anthropic_base_url=table.anthropic_base_url, place=place)
+    urls = addresses.operations()
+    if not urls:
+        raise ConfigError(f"{row.name} speaks a protocol of its own, which this version does not serve yet", key=place)
+    headers, words = _headers(row, table, settings, place)
+    _check_keys(row, table, keys, headers, place)
+    endpoint = _way(table, upstream, _query(row, settings), environment, place)
+    endpoints = {operation: endpoint(url) for operation, url in urls.items()}
+    models_url = addresses.models() if table.list_models else ""
+    residency = table.residency or _residency(row, next(iter(endpoints.values())).origin.host)
+    return CompatibleProvider(
+        name=name,
+        row=row,
+        account=table.account or name,
+        residency=residency,
+        stream_usage=row.stream_usage if table.stream_usage is None else table.stream_usage,
+        endpoints=endpoints,
+        models=endpoint(models_url) if models_url else None,
+        headers=headers,
+        words=words,
+        patience=_patience(table, upstream),
+        redactor=Redactor([*keys, *(value for header, value in headers.items() if _TELLTALE.search(header))]),
+    )
+
+
+def _row(name: str, table: schema.Provider, place: str) -> Row:
+    known = catalog.ids()
+    kind = table.kind
+    if kind is None:
+        if name not in known and not table.base_url:
+            raise ConfigError(f"no provider of this name is known; {catalog.nearest(name)}", key=place)
+        kind = name if name in known else "openai-compatible"
+    if kind not in known:
+        raise ConfigError(f"unknown kind {kind[:64]!a}; {catalog.nearest(kind)}", key=f"{place}.kind")
+    row = catalog.row(kind)
+    if row.category == "generic" and not table.base_url and not table.anthropic_base_url:
+        raise ConfigError('such a server needs a base_url, as in "http://127.0.0.1:8000/v1"', key=f"{place}.base_url")
+    return row
+
+
+def _settings(row: Row, table: schema.Provider, place: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Every setting of the row that has a value: the operator's, else the environment's, else the row's own."""
+    names = [setting.name for setting in row.settings]
+    for name in table.settings:
+        if name not in names:
+            accepted = f"it takes {', '.join(names)}" if names else "it takes none"
+            raise ConfigError(f"{row.name} has no such setting; {accepted}", key=f"{place}.settings.{name}")
+    found = {}
+    for setting in row.settings:
+        value = table.settings.get(setting.name) or environment.get(setting.env) or setting.default
+        if not _VALUE.fullmatch(value) or (setting.query and not re.fullmatch(r"[\w.~-]*", value)):
+            raise ConfigError("holds a character that cannot be sent", key=f"{place}.settings.{setting.name}")
+        if value:
+            found[setting.name] = value
+    return found
+
+
+def _headers(
+    row: Row, table: schema.Provider, settings: Mapping[str, str], place: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The headers that go with every request, and apart from them those that a caller may say as well."""
+    every = dict(row.headers)
+    for setting in row.settings:
+        if setting.header and setting.name in settings:
+            every[setting.header] = settings[setting.name]
+    for name, value in table.headers.items():
+        key = f"{place}.headers.{name}"
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ConfigError("expected a name of letters, digits and dashes, and a value of printable ASCII", key=key)
+        if name.lower() in _OURS:
+            raise ConfigError("this header is the gateway's own", key=key)
+        every[name.lower()] = value
+    shared = {*_OPENAI_WORDS, *_ANTHROPIC_WORDS}
+    words = {name: value for name, value in every.items() if name in shared}
+    return {name: value for name, value in every.items() if name not in shared}, words
+
+
+def _check_keys(row: Row, table: schema.Provider, keys: Sequence[str], headers: Mapping[str, str], place: str) -> None:
+    for index, secret in enumerate(keys):
+        if not re.fullmatch(r"[!-~]+", secret):
+            raise ConfigError("holds white space or a character that no header can carry", key=f"{place}.keys[{index}]")
+    # At an address of the operator's own nobody knows whether a key is wanted.
+    has_credentials = keys or table.base_url or "authorization" in headers or row.auth in headers
+    if row.needs_key and not has_credentials:
+        hint = f': keys = ["env:{row.env[0]}"]' if row.env else ""
+        raise ConfigError(f"{row.name} needs a key{hint}", key=f"{place}.keys")
+
+
+def _query(row: Row, settings: Mapping[str, str]) -> str:
+    pairs = [(setting.query, settings.get(setting.name)) for setting in row.settings if setting.query]
+    return "&".join(f"{name}={value}" for name, value in pairs if value)
+
+
+def _way(
+    table: schema.Provider, upstream: schema.Upstream, query: str, environment: Mapping[str, str], place: str
+) -> Callable[[str], Endpoint]:
+    """A function from a URL to the endpoint that is reached by the operator's proxy and trust."""
+    said, key = (upstream.proxy, "upstream.proxy") if table.proxy is None else (table.proxy, f"{place}.proxy")
+    if said and said.startswith(("env:", "file:")):
+        said = secrets.resolve(said, key=key, environment=environment)
+    no_proxy = upstream.no_proxy if table.no_proxy is None else table.no_proxy
+    ca_file = (upstream.ca_file if table.ca_file is None else table.ca_file) or ""
+
+    def endpoint(url: str) -> Endpoint:
+        parts = urlsplit(url)
+        path = (parts.path or "/") + "?" * bool(parts.query or query) + "&".join(filter(None, (parts.query, query)))
+        host = parts.hostname or ""
+        if parts.scheme == "demo":
+            return Endpoint(Origin("demo", host, 0), path)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        way = proxy.proxy_for(parts.scheme, host, port, proxy=said, no_proxy=no_proxy, environment=environment, key=key)
+        return Endpoint(Origin(parts.scheme, host, port, way, ca_file if parts.scheme == "https" else ""), path)
+
+    return endpoint
+
+
+def _residency(row: Row, host: str) -> str:
+    """The row's; of a server of one's own "local", when its address says so."""
+    if row.category in {"local", "generic"} and row.protocol != "demo":
+        return "local" if proxy.is_private(host) else ""
+    return row.residency
+
+
+def _patience(table: schema.Provider, upstream: schema.Upstream) -> Patience:
+    """The provider's, else [upstream]'s, else ours."""
+    names = ("connect_timeout", "first_byte_timeout", "stream_idle_timeout", "timeout")
+    found = []
+    for name, default in zip(names, Patience(), strict=True):
+        own, general = getattr(table, name), getattr(upstream, name)
+        found.append(float(own if own is not None else general if general is not None else default))
+    return Patience(*found)
+
+
+def _credentials(auth: str, secret: str) -> dict[str, str]:
+    if not secret or auth == "none":
+        return {}
+    return {"authorization": f"Bearer {secret}"} if auth == "bearer" else {auth: secret}
+
+
+def _said(dialect: str, headers: Mapping[str, str]) -> tuple[str | None, ...]:
+    """What the caller says in the words of the dialect, in their order. The length tells the dialects apart."""
+    get = headers.get
+    if dialect == "anthropic_messages":
+        beta = get("anthropic-beta")
+        if beta is not None:
+            beta = _joined(headers, "anthropic-beta")
+        return beta, get("idempotency-key"), get("anthropic-version")
+    beta = get("openai-beta")
+    if beta is not None:
+        beta = _joined(headers, "openai-beta")
+    return beta, get("idempotency-key")
+
+
+def _joined(headers: Mapping[str, str], name: str) -> str:
+    """A header that may come in several lines, as one."""
+    lines: Any = getattr(headers, "getall", None)
+    return headers[name] if lines is None else ",".join(lines(name))
