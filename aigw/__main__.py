@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> int:
     """Run one command line; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
-    if sys.argv[1:2] in (["--version"], ["-V"]):
+    try:
+        code = _run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains while it leaves
+        return 1
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] in (["--version"], ["-V"]):
         from aigw import __version__
 
-        try:
-            sys.stdout.write(f"aigw {__version__}\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            return 1
+        sys.stdout.write(f"aigw {__version__}\n")
         return 0
     from aigw.cli.main import main as run
 
-    return run(sys.argv[1:])
+    return run(arguments)
 
 
 if __name__ == "__main__":

@@ -409,8 +409,10 @@ def _valid_name(text: str, option: str = "NAME") -> str:
     good = (
         0 < len(name) <= NAME_LENGTH
         and name[0].isalnum()
-        and (name[-1].isalnum() or unicodedata.combining(name[-1]) > 0)
-        and all(one.isalnum() or one in NAME_MARKS or unicodedata.category(one)[0] == "M" for one in name)
+        and name[-1] not in NAME_MARKS
+        and all(
+            one.isalnum() or one in NAME_MARKS or unicodedata.category(one)[0] == "M" for one in name
+        )  # M: vowel signs, accents
         and "  " not in name
     )
     if not good:

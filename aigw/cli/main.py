@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -52,16 +51,6 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command line. Returns the exit code: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a narrow locale is no reason to fail
-    try:
-        code = _run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains while it leaves
-        return 1
-    return code
-
-
-def _run(arguments: Sequence[str]) -> int:
     try:
         assemble(app, COMMANDS).main(list(arguments), prog_name="aigw", obj=Locations())
     except SystemExit as end:

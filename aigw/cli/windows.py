@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
+_SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhdw])")
 FOREVER = 100 * 366 * 86400.0
 """Seconds. No span is longer: what would be is a slip of the finger."""
 
@@ -37,7 +37,7 @@ def seconds(text: str) -> float:
 def moment(text: str, now: float, zone: tzinfo, *, ahead: bool = False) -> float:
     """A point in time: a span before *now* (after it with `ahead`), or an ISO 8601 date or time, in *zone* unless it names
     its own. A date is its first moment. Raises ValueError."""
-    if re.match(r"\s*\d{4}-", text):
+    if re.match(r"\s*[0-9]{4}-", text):
         try:
             found = datetime.fromisoformat(text.strip())
             return (found if found.tzinfo else found.replace(tzinfo=zone)).timestamp()
@@ -52,7 +52,7 @@ def moment(text: str, now: float, zone: tzinfo, *, ahead: bool = False) -> float
 
 def month(text: str, zone: tzinfo) -> tuple[float, float]:
     """First moment of a month (2026-11) and of the next. Raises ValueError."""
-    match = re.fullmatch(r"(\d{4})-(\d{1,2})", text.strip())
+    match = re.fullmatch(r"([0-9]{4})-([0-9]{1,2})", text.strip())
     try:
         if match is None:
             raise ValueError
