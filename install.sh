@@ -168,7 +168,7 @@ tell_about_path() {
 
 # A config with the demo provider and one key, for whoever has no config yet.
 prepare_demo() {
-  local aigw=$1 dry=$2 port=$3 python config answer
+  local aigw=$1 dry=$2 port=$3 python config key talk
   if [ -n "$dry" ]; then
     say "would write a config with the demo provider and create the key 'demo', unless there is a config already"
     return
@@ -182,10 +182,30 @@ prepare_demo() {
     return
   fi
   # the key first: when that fails there is no half-made demo, and the next run starts afresh
-  answer=$("$aigw" keys create demo --json) || fail "no demo key was made, so no config either. To make one yourself: aigw keys create NAME"
+  talk=$(mktemp "${TMPDIR:-/tmp}/aigw.XXXXXX")
+  key=$("$aigw" keys create demo 2>"$talk") || key=""
+  [ -n "$key" ] || cat "$talk" >&2
+  rm -f "$talk"
+  [ -n "$key" ] || fail "no demo key was made, so no config either. To make one yourself: aigw keys create NAME"
   write_config "$config" "$port" || fail "cannot write $config"
   say "wrote $config: the demo provider, offline"
-  printf '%s' "$answer" | "$python" -I packaging/first_call.py "${port:-8080}"
+  show_first_call "$key" "http://127.0.0.1:${port:-${AIGW_PORT:-8080}}/v1"
+}
+
+show_first_call() {
+  cat <<CALL
+
+Your key (shown only now): $1
+
+  curl $2/chat/completions -H 'Authorization: Bearer $1' \\
+    -H 'Content-Type: application/json' -d '{"model": "demo", "messages": [{"role": "user", "content": "Hello"}]}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="$2", api_key="$1")
+  answer = client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "Hello"}])
+  print(answer.choices[0].message.content)
+
+CALL
 }
 
 write_config() {

@@ -57,7 +57,6 @@ class DemoTransport:
                     receiver.feed(block)
                     if answer.events is not None:
                         await asyncio.sleep(self._pause)
-                await flow.stopped()
         except TimeoutError:
             message = f"the demo provider was not read within {request.timeout:g} s"
             raise UpstreamError("provider_timeout", message) from None
