@@ -2,9 +2,10 @@
 
 **Windows slide.** A fixed window lets a caller spend its limit in the last second of one and again in the first of the next.
 Here the window before still counts, by the share of it that lies within the last `window` seconds, taken as evenly spread:
-right after the border it counts in full, and it fades until the next. So no burst is larger than the limit, and a steady
-caller may use its limit exactly. Any stretch as long as the window holds less than twice the limit, which would take a
-burst at the end of one window and a steady flow through the next. The cost is two integers a key.
+right after the border it counts in full, and it fades until the next. So a burst is never larger than the limit, and a
+steady caller may use its limit exactly. The worst pattern (a burst at the end of one window, then a steady flow all through
+the next) gets twice the limit within one window's length, but never faster than the limit's own rate after the burst. The
+cost is two integers a key.
 
 **Windows longer than an hour are fixed**, aligned to the epoch (a day begins at midnight UTC): they are budgets, and a budget
 starts again when its period does.
@@ -73,7 +74,8 @@ class MemoryCounters:
                 window.move_to(index)
             counted = window.used
             if window.before and length <= LONGEST_SLIDING:
-                counted += int(window.before * min(1.0, window.index + 1 - now / length))
+                # What is just at the edge is out (a steady caller's oldest request), rounding errors included.
+                counted += int(window.before * min(1.0, ((window.index + 1) * length - now) / length) - 1e-5)
             if counted + claim.amount > claim.limit:
                 refused = claim, _wait(window, claim, now)
                 break

@@ -311,7 +311,6 @@ class SqliteStore:
     async def expire(self, records_before: float, rollups_before: float, limit: int = 5000) -> int:
         def write() -> int:
             with self._transaction():
-                self._rollups.clear()
                 self._connection.execute(
                     "INSERT INTO fact (name, number) VALUES ('records_from', ?) "
                     "ON CONFLICT (name) DO UPDATE SET number = max(number, excluded.number)",
@@ -327,6 +326,7 @@ class SqliteStore:
                 for index, (hour, count) in enumerate(hours):
                     if gone + count > limit and (index or gone):
                         break
+                    self._rollups.clear()
                     gone += self._connection.execute("DELETE FROM rollup WHERE hour = ?", (hour,)).rowcount
                 query = "DELETE FROM value WHERE key IN (SELECT key FROM value WHERE expires < ? LIMIT ?)"
                 return gone + self._connection.execute(query, (time.time(), max(0, limit - gone))).rowcount

@@ -244,7 +244,9 @@ async def test_a_day_with_a_clock_change_has_its_own_length(store: Store) -> Non
     """23 and 25 hours in Berlin; the hour that comes twice is shown twice."""
     spring = 1774738800.0  # 2026-03-28T23:00Z, midnight in Berlin
     autumn = 1792879200.0  # 2026-10-24T22:00Z, midnight in Berlin
-    await store.append([record(start + hour * 3600 + 1) for start, hours in ((spring, 23), (autumn, 25)) for hour in range(hours)])
+    await store.append(
+        [record(start + hour * 3600 + 1) for start, hours in ((spring, 23), (autumn, 25)) for hour in range(hours)]
+    )
     rows = await store.usage("day", spring - 86400, autumn + 3 * 86400, "Europe/Berlin")
     assert [(row.group, row.requests) for row in rows] == [("2026-03-29", 23), ("2026-10-25", 25)]
     hours = [row.group for row in await store.usage("hour", autumn, autumn + 25 * 3600, "Europe/Berlin")]
@@ -258,7 +260,9 @@ async def test_any_window_counts_what_lies_in_it(store: Store) -> None:
     records = [record(NOON + chance.uniform(0, 10 * 3600), model=chance.choice("abc"), input=1) for _ in range(2000)]
     await store.append(records)
     for _ in range(40):
-        since, until = sorted(NOON + chance.choice([chance.uniform(-3600, 11 * 3600), chance.randint(0, 10) * 3600]) for _ in "12")
+        since, until = sorted(
+            NOON + chance.choice([chance.uniform(-3600, 11 * 3600), chance.randint(0, 10) * 3600]) for _ in "12"
+        )
         inside = [kept for kept in records if since <= kept.at < until]
         [row] = await store.usage("", since, until)
         assert (row.requests, row.input) == (len(inside), len(inside))
@@ -272,7 +276,11 @@ async def test_percentiles_are_off_by_five_percent_at_most(store: Store) -> None
     """Against sorting, over many hours, batches and edges, for the whole time and the first token."""
     chance = random.Random(3)
     records = [
-        record(NOON + chance.uniform(0, 5 * 3600), took=int(chance.lognormvariate(14, 1.5)), first_token=chance.choice([None, 1234]))
+        record(
+            NOON + chance.uniform(0, 5 * 3600),
+            took=int(chance.lognormvariate(14, 1.5)),
+            first_token=chance.choice([None, 1234]),
+        )
         for _ in range(3000)
     ]
     for start in range(0, 3000, 100):
