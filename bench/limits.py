@@ -73,7 +73,8 @@ def check_pace(stack: ExitStack, folder: Path) -> list[Finding]:
     whole = not through.problems and not through.wrong
     detail = (
         f"p50 {through.late_percentile(50):.1f}, max {max(through.late):.1f} ms; "
-        f"without aigw p99 {alone.late_percentile(99):.1f}, max {max(alone.late):.1f} ms; {share:.0%} of one core; {through.wrong} altered, {len(through.problems)} failed"
+        f"without aigw p99 {alone.late_percentile(99):.1f}, max {max(alone.late):.1f} ms; "
+        f"{share:.0%} of one core; {through.wrong} altered, {len(through.problems)} failed"
     )
     return [Finding("300 streams at 20 ms: lateness p99", late, "ms", "<= 20", whole and late <= INTERVAL * 1000, detail)]
 
