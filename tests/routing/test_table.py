@@ -350,13 +350,35 @@ def test_two_providers_of_one_name_are_refused() -> None:
 
 # --- adding a provider never moves a name that works ---
 
-WORDS = ["a", "b", "ab", "abc", "p0", "p1", "x"]
-names = st.builds("".join, st.lists(st.sampled_from([*WORDS, "-", "/", ":"]), min_size=1, max_size=5))
+# few names, so that claims collide often
+names = st.sampled_from(
+    [
+        "a",
+        "ab",
+        "abc",
+        "abcx",
+        "b",
+        "xa",
+        "a:t",
+        "ab:7",
+        "x:t",
+        "p0/a",
+        "p1/a",
+        "p2/a",
+        "p3/a",
+        "p1/p2/a",
+        "x/a",
+        "a/b",
+        "p2/",
+        "/a",
+    ]
+)
 prefixes = st.lists(st.sampled_from(["a", "ab", "abc", "b", "x", "p0/", "a:"]), max_size=2, unique=True).map(tuple)
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[dict[str, schema.Route], list[Claimant], dict[str, list[str]]]:
+def worlds(draw: st.DrawFn) -> tuple[dict[str, schema.Route], list[Claimant], dict[str, list[str]], str]:
+    """Routes, providers, what those list, and a name to ask for: often one that the last provider lists."""
     routes = {name: route("target") for name in draw(st.lists(st.one_of(names, names.map(lambda n: n + "*")), max_size=2))}
     count = draw(st.integers(1, 4))
     providers = [
@@ -370,8 +392,9 @@ def worlds(draw: st.DrawFn) -> tuple[dict[str, schema.Route], list[Claimant], di
         )
         for number in range(count)
     ]
-    live = {provider.name: draw(st.lists(names, max_size=4)) for provider in providers}
-    return routes, providers, live
+    live = {provider.name: draw(st.lists(names, max_size=2)) for provider in providers}
+    listed = live[providers[-1].name]
+    return routes, providers, live, draw(st.sampled_from(listed) if listed and draw(st.booleans()) else names)
 
 
 def built(routes: Mapping[str, schema.Route], providers: Sequence[Claimant], live: Mapping[str, list[str]]) -> Table:
@@ -387,15 +410,15 @@ def fitting(provider: Claimant, model: str) -> int:
     return max((len(prefix) for prefix in own if prefix and model.startswith(prefix)), default=0)
 
 
-@settings(max_examples=1500, deadline=None)
-@given(worlds(), names)
+@settings(max_examples=400, deadline=None)
+@given(worlds())
 def test_adding_a_provider_never_moves_a_name_that_works(
-    world: tuple[dict[str, schema.Route], list[Claimant], dict[str, list[str]]], model: str
+    world: tuple[dict[str, schema.Route], list[Claimant], dict[str, list[str]], str],
 ) -> None:
     """With a provider more at the end of the config, each name goes where it went, unless it went there on a mere guess (a weak
     prefix, a prefix that the provider's own list denies, a shorter prefix than the new one's, a tag), or the name begins with
     the new provider's own name and neither a list nor a route spells it out."""
-    routes, providers, live = world
+    routes, providers, live, model = world
     *before, newcomer = providers
     try:
         old = built(routes, before, live).resolve(model)
@@ -421,13 +444,14 @@ def test_adding_a_provider_never_moves_a_name_that_works(
     assert denied or weak or longest_is_weak or ":" in model or fitting(newcomer, model) > fitting(owner, model)
 
 
-@settings(max_examples=500, deadline=None)
-@given(worlds(), names)
+@settings(max_examples=150, deadline=None)
+@given(worlds())
 def test_what_is_listed_resolves_to_someone_who_has_it(
-    world: tuple[dict[str, schema.Route], list[Claimant], dict[str, list[str]]], model: str
+    world: tuple[dict[str, schema.Route], list[Claimant], dict[str, list[str]], str],
 ) -> None:
     """Every name in GET /v1/models works, and the table never fails in any other way than "not found"."""
-    table = built(*world)
+    *parts, model = world
+    table = built(*parts)
     for named in table.names():
         found = table.resolve(named.id)
         assert (found.targets[0].provider, found.source) == (named.owner, named.source)
