@@ -190,24 +190,24 @@ def build(
     upstream: schema.Upstream,
     keys: Sequence[str],
     *,
-    environment: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> CompatibleProvider:
-    """The provider `[providers.NAME]`. *keys* are the secrets themselves. *environment* (never os.environ behind your back)
+    """The provider `[providers.NAME]`. *keys* are the secrets themselves. *environ* (never os.environ behind your back)
     gives settings their defaults, resolves `proxy = "env:..."`, and holds the usual proxy variables.
 
     Raises ConfigError for an unknown kind, a missing key or setting, a URL or a header that cannot be used.
     """
-    environment = {} if environment is None else environment
+    environ = {} if environ is None else environ
     place = f"providers.{name}"
     row = _row(name, table, place)
-    settings = _settings(row, table, place, environment)
+    settings = _settings(row, table, place, environ)
     addresses = Addresses(row, settings, base_url=table.base_url, anthropic_base_url=table.anthropic_base_url, place=place)
     urls = addresses.operations()
     if not urls:
         raise ConfigError(f"{row.name} speaks a protocol of its own, which this version does not serve yet", key=place)
     headers, words = _headers(row, table, settings, place)
     _check_keys(row, table, keys, headers, place)
-    endpoint = _way(table, upstream, _query(row, settings), environment, place)
+    endpoint = _way(table, upstream, _query(row, settings), environ, place)
     endpoints = {operation: endpoint(url) for operation, url in urls.items()}
     models_url = addresses.models() if table.list_models else ""
     residency = table.residency or _residency(row, next(iter(endpoints.values())).origin.host)
@@ -241,7 +241,7 @@ def _row(name: str, table: schema.Provider, place: str) -> Row:
     return row
 
 
-def _settings(row: Row, table: schema.Provider, place: str, environment: Mapping[str, str]) -> dict[str, str]:
+def _settings(row: Row, table: schema.Provider, place: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Every setting of the row that has a value: the operator's, else the environment's, else the row's own."""
     names = [setting.name for setting in row.settings]
     for name in table.settings:
@@ -250,7 +250,7 @@ def _settings(row: Row, table: schema.Provider, place: str, environment: Mapping
             raise ConfigError(f"{row.name} has no such setting; {accepted}", key=f"{place}.settings.{name}")
     found = {}
     for setting in row.settings:
-        value = table.settings.get(setting.name) or environment.get(setting.env) or setting.default
+        value = table.settings.get(setting.name) or environ.get(setting.env) or setting.default
         if not _VALUE.fullmatch(value) or (setting.query and not re.fullmatch(r"[\w.~-]*", value)):
             raise ConfigError("holds a character that cannot be sent", key=f"{place}.settings.{setting.name}")
         if value:
@@ -295,12 +295,12 @@ def _query(row: Row, settings: Mapping[str, str]) -> str:
 
 
 def _way(
-    table: schema.Provider, upstream: schema.Upstream, query: str, environment: Mapping[str, str], place: str
+    table: schema.Provider, upstream: schema.Upstream, query: str, environ: Mapping[str, str], place: str
 ) -> Callable[[str], Endpoint]:
     """A function from a URL to the endpoint that is reached by the operator's proxy and trust."""
     said, key = (upstream.proxy, "upstream.proxy") if table.proxy is None else (table.proxy, f"{place}.proxy")
     if said and said.startswith(("env:", "file:")):
-        said = secrets.resolve(said, key=key, environment=environment)
+        said = secrets.resolve(said, key=key, environment=environ)
     no_proxy = upstream.no_proxy if table.no_proxy is None else table.no_proxy
     ca_file = (upstream.ca_file if table.ca_file is None else table.ca_file) or ""
 
@@ -311,7 +311,7 @@ def _way(
         if parts.scheme == "demo":
             return Endpoint(Origin("demo", host, 0), path)
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        way = proxy.proxy_for(parts.scheme, host, port, proxy=said, no_proxy=no_proxy, environment=environment, key=key)
+        way = proxy.proxy_for(parts.scheme, host, port, proxy=said, no_proxy=no_proxy, environ=environ, key=key)
         return Endpoint(Origin(parts.scheme, host, port, way, ca_file if parts.scheme == "https" else ""), path)
 
     return endpoint

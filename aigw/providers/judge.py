@@ -148,26 +148,24 @@ _BY_STATUS: dict[int, Verdict] = {
     529: OVERLOADED,
 }
 
-_TOO_LONG = re.compile(
+# Patterns are compiled (and kept) by `re` when the first error needs them: a start without errors does not pay.
+_TOO_LONG = (
     r"prompt is too long|maximum context length|context (?:length|window|size)|input token count.{0,40}exceed|too many tokens"
-    r"|exceeds? the (?:model's )?maximum number of tokens|上下文长度",
-    re.IGNORECASE,
+    r"|exceeds? the (?:model's )?maximum number of tokens|上下文长度"
 )
-_NO_CREDIT = re.compile(
+_NO_CREDIT = (
     r"insufficient (?:account )?(?:balance|credit|fund|quota)|(?:credit|account) balance|balance is (?:too low|insufficient)"
     r"|not enough (?:balance|credit)|out of credits?|credits? (?:have |has )?(?:expired|ended|exhausted|used up)|overdue"
-    r"|arrears|usage limit|spend(?:ing)? limit|(?:key|budget) limit|limit exceeded|account (?:is )?suspended|余额不足|欠费",
-    re.IGNORECASE,
+    r"|arrears|usage limit|spend(?:ing)? limit|(?:key|budget) limit|limit exceeded|account (?:is )?suspended|余额不足|欠费"
 )
-_LOW_CREDIT = re.compile(r"credit balance is too low", re.IGNORECASE)  # Anthropic's 400
-_KEY_TROUBLE = re.compile(
+_LOW_CREDIT = r"credit balance is too low"  # Anthropic's 400
+_KEY_TROUBLE = (
     r"api[ _-]?key.{0,60}(?:invalid|not valid|leaked|expired|disabled|revoked|incorrect)"
-    r"|(?:invalid|incorrect|expired|unknown).{0,20}api[ _-]?key",
-    re.IGNORECASE,
+    r"|(?:invalid|incorrect|expired|unknown).{0,20}api[ _-]?key"
 )
 
 # Control and formatting characters that could play tricks in a terminal or a log: C0, C1, bidirectional marks, separators.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]+")
+_UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]+"
 
 
 class Problem:
@@ -382,19 +380,23 @@ def _of_words(words: Iterable[str], *, weak: bool) -> Verdict | None:
     return None
 
 
+def _says(pattern: str, message: str) -> bool:
+    return re.search(pattern, message, re.IGNORECASE) is not None
+
+
 def _of_status(status: int, problem: Problem) -> Verdict:
     message = problem.message
     if status == 403:
         if problem.flagged:
             return POLICY
-        if _TOO_LONG.search(message):  # Together's older API
+        if _says(_TOO_LONG, message):  # Together's older API
             return TOO_LONG
-        if _NO_CREDIT.search(message):
+        if _says(_NO_CREDIT, message):
             return EXHAUSTED
-        return BAD_KEY if _KEY_TROUBLE.search(message) else NO_PERMISSION
-    if status == 400 and _LOW_CREDIT.search(message):
+        return BAD_KEY if _says(_KEY_TROUBLE, message) else NO_PERMISSION
+    if status == 400 and _says(_LOW_CREDIT, message):
         return EXHAUSTED
-    if status == 412 and _NO_CREDIT.search(message):  # Fireworks: suspended
+    if status == 412 and _says(_NO_CREDIT, message):  # Fireworks: suspended
         return EXHAUSTED
     if status == 424 and problem.inner is not None and problem.inner < 500:  # Bedrock: what the model's server said
         return REJECTED
@@ -459,6 +461,6 @@ def _not_an_answer(status: int) -> str:
 
 def _tidy(redactor: Redactor, text: str) -> str:
     """One printable line of bounded length, without secrets. They are taken out first: a cut must not leave half of one."""
-    line = _UNPRINTABLE.sub(" ", redactor.clean_text(text[:65536]))
+    line = re.sub(_UNPRINTABLE, " ", redactor.clean_text(text[:65536]))
     line = " ".join(line.split())
     return line if len(line) <= _MESSAGE else line[: _MESSAGE - 3] + "..."

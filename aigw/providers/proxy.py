@@ -11,22 +11,22 @@ from aigw.errors import ConfigError
 
 
 def proxy_for(
-    scheme: str, host: str, port: int, *, proxy: str | None, no_proxy: str | None, environment: Mapping[str, str], key: str = ""
+    scheme: str, host: str, port: int, *, proxy: str | None, no_proxy: str | None, environ: Mapping[str, str], key: str = ""
 ) -> str:
     """The proxy's URL for one origin, "" to go directly.
 
-    *proxy* and *no_proxy* are what the config says, references resolved; None leaves it to *environment*, "" means none. A
+    *proxy* and *no_proxy* are what the config says, references resolved; None leaves it to *environ*, "" means none. A
     proxy from the environment is never used for this machine itself. *key* names the place in the config for complaints.
     """
     chosen = proxy
     if proxy is None:
         if _is_loopback(host):
             return ""
-        chosen = _variable(environment, f"{scheme}_proxy") or _variable(environment, "all_proxy")
+        chosen = _variable(environ, f"{scheme}_proxy") or _variable(environ, "all_proxy")
         key = f"{scheme.upper()}_PROXY in the environment"
     if not chosen:
         return ""
-    exceptions = _variable(environment, "no_proxy") if no_proxy is None else no_proxy
+    exceptions = _variable(environ, "no_proxy") if no_proxy is None else no_proxy
     if goes_directly(host, port, exceptions):
         return ""
     return proxy_url(chosen, key=key)
@@ -100,8 +100,8 @@ def _is_loopback(host: str) -> bool:
     return address.is_loopback if address is not None else name == "localhost" or name.endswith(".localhost")
 
 
-def _variable(environment: Mapping[str, str], name: str) -> str:
-    return environment.get(name) or environment.get(name.upper()) or ""  # lower case wins, as in curl
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    return environ.get(name) or environ.get(name.upper()) or ""  # lower case wins, as in curl
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

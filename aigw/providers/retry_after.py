@@ -11,7 +11,7 @@ LONGEST = 3600.0
 """Seconds. A longer wait is cut to this: an hour later we look again."""
 
 _ABSURD = 366 * 86400.0  # nobody means a wait of a year: a clock or a unit is wrong
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_DURATION = r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?"
 _STEPS = (86400.0, 3600.0, 60.0, 1.0, 0.001)
 
 # Reset times of rate-limit windows, each with the header that tells how much is left. OpenAI and those like it send durations
@@ -65,7 +65,7 @@ def _seconds(text: str) -> float | None:
     plain = _number(text)
     if plain is not None:
         return plain
-    match = _DURATION.fullmatch(text.strip().lower()) if len(text) < 32 else None
+    match = re.fullmatch(_DURATION, text.strip().lower()) if len(text) < 32 else None
     if not match or not match[0]:
         return None
     return sum(float(part) * step for part, step in zip(match.groups(), _STEPS, strict=True) if part)
