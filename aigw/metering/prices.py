@@ -108,11 +108,12 @@ def pattern(key: str) -> re.Pattern[str]:
     provider, slash, model = key.partition("/")
     if not (provider and slash and model):
         raise ConfigError('expected "provider/model", for example "openai/gpt-*"', key=f'prices."{key}"')
-    # `**` means no more than `*`, and would make the match slow
-    parts = re.split(r"(\*+|\?)", key)
-    return re.compile(
-        "".join({"*": ".*", "?": "."}.get(part[:1], re.escape(part)) for part in parts), re.IGNORECASE | re.DOTALL
-    )
+    first, *others = ["".join("." if letter == "?" else re.escape(letter) for letter in part) for part in re.split(r"\*+", key)]
+    if not others:
+        return re.compile(first, re.IGNORECASE | re.DOTALL)
+    # the leftmost fit of each part between stars is as good as any: atomic groups spare us from trying the rest
+    between = "".join(f"(?>.*?{part})" for part in others[:-1])
+    return re.compile(f"{first}{between}.*{others[-1]}", re.IGNORECASE | re.DOTALL)
 
 
 def tariff(key: str, price: Price) -> Tariff:

@@ -43,8 +43,11 @@ LEAST = 512  # bytes of encoded data that are worth telling from text
 ENCODED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-\\"  # \: some escape / in JSON
 DIGITS = b"0123456789"
 MAX = 2**53  # the largest count a JSON number carries exactly; no model answers so much
+PART_MAX = MAX // 8  # of a part, so that a whole to which its parts are added is still possible
 
-COUNTS = tuple(name for name, type_ in get_type_hints(Usage).items() if type_ is int)
+COUNTS = {
+    name: MAX if name in {"input", "output"} else PART_MAX for name, type_ in get_type_hints(Usage).items() if type_ is int
+}
 
 SILENT = frozenset({"embeddings", "moderations", "rerank", "speech", "count_tokens"})
 """Operations whose answer holds no tokens that are billed."""
@@ -103,13 +106,13 @@ def estimate(operation: str, body: bytes, answer: bytes = b"", answer_bytes: int
 def clean(usage: Usage) -> Usage:
     """The usage as given, when it can be true; else a corrected copy, marked `estimated`.
 
-    Negative and absurd counts (over 2**53) become 0. A whole smaller than its parts was reported without them (as Anthropic
+    Negative and absurd counts (over 2**53; parts over 2**50) become 0. A whole smaller than its parts was reported without them (as Anthropic
     does with cache reads, and some hosts with reasoning): they are added to it.
     """
     cost = usage.reported_cost
     if cost is not None and not 0 <= cost <= MAX:
         usage = msgspec.structs.replace(usage, reported_cost=None)
-    wrong = dict.fromkeys((name for name in COUNTS if not 0 <= getattr(usage, name) <= MAX), 0)
+    wrong = dict.fromkeys((name for name, most in COUNTS.items() if not 0 <= getattr(usage, name) <= most), 0)
     if wrong:
         usage = msgspec.structs.replace(usage, estimated=True, **wrong)
     cache = usage.cached + usage.cache_write_5m + usage.cache_write_1h
