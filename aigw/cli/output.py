@@ -114,7 +114,7 @@ def _drawn_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], total
     from rich.table import Table
     from rich.text import Text
 
-    drawing = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", highlight=False)
+    drawing = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold", highlight=False)
     for at, column in enumerate(columns):
         drawing.add_column(
             Text(column.name),
@@ -135,7 +135,7 @@ def _fitting(columns: Sequence[Column], widths: Sequence[int], room: int) -> tup
     """Which columns fit into *room* characters, and which do not."""
     shown = list(range(len(columns)))
     by_rank = sorted((at for at in shown if columns[at].rank), key=lambda at: -columns[at].rank)
-    while by_rank and sum(widths[at] + 2 for at in shown) > room:  # 2: the padding on both sides of a cell
+    while by_rank and sum(widths[at] + 3 for at in shown) - 3 > room:  # 3: what is drawn between two cells
         shown.remove(by_rank.pop(0))
     return shown, [at for at in range(len(columns)) if at not in shown]
 

@@ -106,7 +106,7 @@ def stats(
         output.table(columns, lines, ["total", *(show(total) for _, show in COLUMNS)])
         if total.unpriced:
             output.note(
-                f'"?": {figures.count(total.unpriced)} requests used tokens without a known price; '
+                f'"?": {figures.count(total.unpriced)} request{"s" * (total.unpriced != 1)} used tokens without a known price; '
                 'set one in the config: [prices."PROVIDER/MODEL"]'
             )
 

@@ -72,7 +72,14 @@ def test_help(aigw: CommandLine) -> None:
     assert not modules_after(aigw, "--help") & {"rich", "asyncio", "ssl", "aiohttp", "msgspec", "platformdirs", "questionary"}
 
 
-@pytest.mark.parametrize("arguments", [["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["stats"]])
+def test_serve_draws_and_asks_nothing(aigw: CommandLine) -> None:
+    """A server needs neither tables nor questions: what they take is not imported for it."""
+    assert not modules_after(aigw, "serve", "--help") & {"rich", "questionary", "prompt_toolkit", "pygments"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["stats"], ["serve"]]
+)
 def test_help_of_commands(aigw: CommandLine, arguments: list[str]) -> None:
     """Every command explains itself, and takes the global options."""
     done = aigw(*arguments, "--help")
