@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         "_head_bytes",
         "_head_seen",
         "_ignore",
+        "_keep",
         "_loop",
         "_parser",
         "_pool",
@@ -84,6 +85,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._head_bytes = 0
+        self._keep = False
         self._head_seen = self._done = self._ignore = self._stopped = self._close_delimited = self._feeding = False
         self._body_bytes = 0
         self._quiet = self._aged = 0
@@ -133,24 +135,24 @@ class Connection(asyncio.Protocol):
         self._quiet = 0
         try:
             self._parser.feed_data(data)
-            blocks = self._blocks
-            if blocks and not self._stopped:
-                self._blocks = []
-                self._receiver.feed(blocks[0] if len(blocks) == 1 else b"".join(blocks))
-        except httptools.HttpParserUpgrade:
-            self._fail("provider_bad_response", "switched protocols where none was asked for")
-            return
         except httptools.HttpParserCallbackError as error:
             self._crash(error.__context__ or error)
             return
-        except httptools.HttpParserError:
-            self._fail("provider_bad_response", "did not answer in HTTP/1.1")
-            return
-        except Exception as error:  # noqa: BLE001 - a receiver's bug ends its exchange, not the connection's owner
-            self._crash(error)
-            return
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self._done:
+                self._fail("provider_bad_response", "did not answer in HTTP/1.1")
+                return
+            self._keep = False  # nonsense behind a whole answer harms only the connection
+        blocks = self._blocks
+        if blocks and not self._stopped:
+            self._blocks = []
+            try:
+                self._receiver.feed(blocks[0] if len(blocks) == 1 else b"".join(blocks))
+            except Exception as error:  # noqa: BLE001 - a receiver's bug ends its exchange, not the connection's owner
+                self._crash(error)
+                return
         if self._done:
-            self._finish(reusable=self._parser.should_keep_alive())
+            self._finish(reusable=self._keep)
         elif self._stopped:
             self._finish(reusable=False)
 
@@ -168,6 +170,10 @@ class Connection(asyncio.Protocol):
             self._fail("provider_connection_lost", "closed the connection without an answer")
 
     # the answer, from the parser
+
+    def on_message_begin(self) -> None:
+        if self._done:  # bytes behind the answer's end: whose they are nobody knows
+            self._keep = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4
@@ -201,12 +207,9 @@ class Connection(asyncio.Protocol):
         if self._ignore:
             self._head = []
             self._ignore = False
-        elif self._done:
-            self._done = False  # a second message: only its being there matters
-            self._close_delimited = False
-            self._stopped = True
-        else:
+        elif not self._done:
             self._done = True
+            self._keep = self._parser.should_keep_alive()  # only now: the parser forgets with the next message
 
     # endings
 
