@@ -148,12 +148,12 @@ class Gateway:
         self.active = 0
         self._done = asyncio.Event()
         self._models_task: asyncio.Task[None] | None = None
-        built = _Build(config, os.environ)
+        built = Build(loaded, os.environ)
         self.providers: Mapping[str, Provider] = built.providers
         self.pools: dict[str, KeyPool] = {
             name: KeyPool(keys, previous.pools.get(name) if previous is not None else None) for name, keys in built.keys.items()
         }
-        self.table = Table(config.routes, [_claimant(config, provider) for provider in self.providers.values()])
+        self.table = Table(config.routes, [claimant(config, provider) for provider in self.providers.values()])
         prices = PriceBook(config.prices, {name: provider.price_id for name, provider in self.providers.items()})
         self.pipeline = Pipeline(
             directory=services.directory,
@@ -276,10 +276,11 @@ class _Whole:
         return b"".join(self._blocks)
 
 
-class _Build:
+class Build:
     """The parts of a config that may be wrong in ways only building shows: every problem is collected, then raised."""
 
-    def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
+    def __init__(self, loaded: Loaded, environment: Mapping[str, str]) -> None:
+        config = loaded.config
         self._config, self._environment = config, environment
         self._problems: list[ConfigError] = []
         self._upstream = self._resolved(config.upstream, "upstream")
@@ -293,7 +294,7 @@ class _Build:
             if secret:
                 self.consumers.append(authenticate.configured(name, table, secret))
         if self._problems:
-            raise ConfigErrors(self._problems)
+            raise ConfigErrors([loaded.located(problem) for problem in self._problems])
 
     def _provider(self, name: str) -> None:
         table = self._resolved(self._config.providers[name], f"providers.{name}")
@@ -323,13 +324,15 @@ class _Build:
             return ""
 
 
-def _claimant(config: Config, provider: Provider) -> Claimant:
+def claimant(config: Config, provider: Provider) -> Claimant:
+    """What *provider* says is its own: its row's prefixes, and those of the same vendor's row across the border."""
     row = catalog.row(provider.kind)
+    rows = (row, catalog.row(row.twin)) if row.twin else (row,)
     return Claimant(
         name=provider.name,
         kind=provider.kind,
-        prefixes=row.prefixes,
-        weak_prefixes=row.weak_prefixes,
+        prefixes=tuple(prefix for one in rows for prefix in one.prefixes),
+        weak_prefixes=tuple(prefix for one in rows for prefix in one.weak_prefixes),
         local=row.local,
         models=config.providers[provider.name].models,
     )

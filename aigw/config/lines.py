@@ -45,6 +45,7 @@ class Lines:
     def __init__(self, text: str) -> None:
         self.repeated: list[Repeated] = []
         self._lines: dict[Path, int] = {}
+        self._words: dict[str, int] | None = None  # the same by dotted path, without quotes
         self._headers: set[Path] = set()
         self._arrays: dict[Path, int] = {}  # [[name]] -> index of its last table
         self._text = text
@@ -62,6 +63,18 @@ class Lines:
             line = self._lines.get(path[:end])
             if line is not None:
                 return line
+        return None
+
+    def find_dotted(self, key: str) -> int | None:
+        """As `find`, for a path that was already made into words. Quotes make no difference: `providers.a.b.keys[0]` finds
+        `providers."a.b".keys[0]`."""
+        if self._words is None:
+            self._words = {dotted(path).replace('"', ""): line for path, line in reversed(self._lines.items())}
+        key = key.replace('"', "")
+        while key:
+            if key in self._words:
+                return self._words[key]
+            key = key[: max(key.rfind("."), key.rfind("["), 0)]
         return None
 
     def _document(self) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -60,14 +60,22 @@ class ConfigErrors(ConfigError):  # noqa: N818 - several of them
         return "\n".join([*shown, f"and {more} more problems"] if more else shown)
 
 
+def _as_it_is(problem: ConfigError) -> ConfigError:
+    return problem
+
+
 class Loaded(NamedTuple):
-    """A config with what is worth saying about it. `warnings` are lines for people; `hash` names this config in records."""
+    """A config with what is worth saying about it. `warnings` are lines for people; `hash` names this config in records.
+
+    `located` gives a complaint that knows only its key (a variable that is not set, an unknown kind) its file and line.
+    """
 
     config: Config
     warnings: tuple[str, ...]
     hash: str
     path: Path
     exists: bool
+    located: Callable[[ConfigError], ConfigError] = _as_it_is
 
 
 def load(path: Path) -> Config:
@@ -98,7 +106,20 @@ def load_with_notes(path: Path) -> Loaded:
                 file=name,
             )
         )
-    return Loaded(config, tuple(map(str, warnings)), config_hash(config), path, exists=True)
+    return Loaded(config, tuple(map(str, warnings)), config_hash(config), path, exists=True, located=_locator(text, name))
+
+
+def _locator(text: str, name: str) -> Callable[[ConfigError], ConfigError]:
+    found: lines.Lines | None = None
+
+    def located(problem: ConfigError) -> ConfigError:
+        nonlocal found
+        if problem.file:
+            return problem
+        found = found or lines.Lines(text)  # only when there is something to say
+        return ConfigError(problem.message, file=name, line=found.find_dotted(problem.key), key=problem.key)
+
+    return located
 
 
 def parse(text: str, name: str = "config.toml") -> Config:
