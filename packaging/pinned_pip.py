@@ -47,8 +47,8 @@ def configured(name: str) -> list[str]:
         Path("/etc/pip.conf"),
         Path("/etc/xdg/pip/pip.conf"),
     ]
-    if "PIP_CONFIG_FILE" in os.environ:
-        files.insert(0, Path(os.environ["PIP_CONFIG_FILE"]))
+    if own := os.environ.get("PIP_CONFIG_FILE"):
+        files = [] if own == os.devnull else [Path(own), *files]  # pip's way to say: no files at all
     for file in files:
         parser = configparser.RawConfigParser()
         try:

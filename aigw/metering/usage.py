@@ -106,22 +106,25 @@ def estimate(operation: str, body: bytes, answer: bytes = b"", answer_bytes: int
 def clean(usage: Usage) -> Usage:
     """The usage as given, when it can be true; else a corrected copy, marked `estimated`.
 
-    Negative and absurd counts (over 2**53; parts over 2**50) become 0. A whole smaller than its parts was reported without them (as Anthropic
-    does with cache reads, and some hosts with reasoning): they are added to it.
+    Negative and absurd counts (over 2**53; parts over 2**50) become 0. A whole smaller than its parts was reported without
+    them (as Anthropic does with cache reads, and some hosts with reasoning): they are added to it.
     """
     cost = usage.reported_cost
     if cost is not None and not 0 <= cost <= MAX:
         usage = msgspec.structs.replace(usage, reported_cost=None)
-    wrong = dict.fromkeys((name for name, most in COUNTS.items() if not 0 <= getattr(usage, name) <= most), 0)
-    if wrong:
-        usage = msgspec.structs.replace(usage, estimated=True, **wrong)
-    cache = usage.cached + usage.cache_write_5m + usage.cache_write_1h
-    media = usage.audio_input + usage.image_input
-    made = usage.reasoning + usage.audio_output + usage.image_output
-    if cache > usage.input or media > usage.input:
-        usage = msgspec.structs.replace(usage, estimated=True, input=usage.input + max(cache, media))
-    if made > usage.output:
-        usage = msgspec.structs.replace(usage, estimated=True, output=usage.output + made)
+    whole, output, cached, reasoning = usage.input, usage.output, usage.cached, usage.reasoning
+    short, long = usage.cache_write_5m, usage.cache_write_1h
+    heard, seen, spoken, drawn = usage.audio_input, usage.image_input, usage.audio_output, usage.image_output
+    together = whole | output | cached | short | long | reasoning | heard | seen | spoken | drawn
+    if not 0 <= together < PART_MAX:  # one is negative (so is the whole "or"), or one may be too large
+        wrong = dict.fromkeys((name for name, most in COUNTS.items() if not 0 <= getattr(usage, name) <= most), 0)
+        if wrong:
+            return clean(msgspec.structs.replace(usage, estimated=True, **wrong))
+    cache, media, made = cached + short + long, heard + seen, reasoning + spoken + drawn
+    if cache > whole or media > whole:
+        usage = msgspec.structs.replace(usage, estimated=True, input=whole + max(cache, media))
+    if made > output:
+        usage = msgspec.structs.replace(usage, estimated=True, output=output + made)
     return usage
 
 
