@@ -29,7 +29,8 @@ class Noun(TyperGroup):
         at = 0
         while at < len(args) and args[at].partition("=")[0] in ("--config", "--data-dir"):
             at += 1 if "=" in args[at] else 2
-        if at == len(args) or (at < len(args) and args[at].startswith("-") and args[at] not in ctx.help_option_names):
+        bare = at == len(args) or (at < len(args) and args[at].startswith("-") and args[at] not in ctx.help_option_names)
+        if bare and not ctx.resilient_parsing:  # resilient: a shell asks for completions
             args = [*args[:at], "list", *args[at:]]
         return super().parse_args(ctx, args)
 

@@ -114,6 +114,14 @@ def test_typing_errors(aigw: CommandLine, arguments: list[str], message: str) ->
     assert done.stderr.startswith(("Usage: aigw ", "Error: "))
 
 
+def test_completion(aigw: CommandLine) -> None:
+    """Shells complete verbs and options."""
+    for words, expected in (("aigw keys re", ["revoke"]), ("aigw keys list --d", ["--data-dir"])):
+        done = aigw(_AIGW_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.split() == expected
+
+
 def test_global_options_anywhere(aigw: CommandLine, tmp_path: Path) -> None:
     """--config and --data-dir may stand before or after any command, in both spellings; the last one holds; they beat the
     environment."""
