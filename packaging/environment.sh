@@ -38,9 +38,9 @@ find_python() {
   done
   if command -v uv >/dev/null 2>&1; then
     say "no Python 3.11 to 3.14 here: asking uv for one"
-    candidate=$(uv python find --no-project '>=3.11,<3.15' 2>/dev/null) || {
+    candidate=$(uv python find --system --no-project '>=3.11,<3.15' 2>/dev/null) || {
       uv python install 3.13 >&2 || fail "uv could not install Python 3.13: see above"
-      candidate=$(uv python find --no-project 3.13)
+      candidate=$(uv python find --system --no-project 3.13)
     }
     fits "$candidate" || fail "the Python that uv found ($candidate) does not work here"
     printf '%s\n' "$candidate"
