@@ -169,7 +169,7 @@ class Gateway:
             patience=config.server.timeout,
         )
         for name, provider in self.providers.items():
-            known = services.live_models.load(name, _models_url(provider))
+            known = services.live_models.load(name, models_url(provider))
             if known:
                 self.table.set_live(name, known)
         services.http.max_connections = config.upstream.max_connections
@@ -243,7 +243,7 @@ class Gateway:
             log.warning("the models of %s could not be read: %s", provider.name, type(error).__name__)
             return False
         self.table.set_live(provider.name, models)
-        self.services.live_models.save(provider.name, _models_url(provider), models, time.time())
+        self.services.live_models.save(provider.name, models_url(provider), models, time.time())
         return True
 
 
@@ -301,6 +301,8 @@ class Build:
         found = [self._secret(key, f"providers.{name}.keys[{index}]") for index, key in enumerate(table.keys)]
         account = table.account or ""
         keys = [ProviderKey(f"{name}#{number}", secret, account) for number, secret in enumerate(found, 1) if secret]
+        if found and not keys:
+            return  # said already; "needs a key" besides would confuse
         try:
             secrets_found = [key.secret for key in keys]
             provider = compatible.build(name, table, self._upstream, secrets_found, environ=self._environment)
@@ -338,7 +340,7 @@ def claimant(config: Config, provider: Provider) -> Claimant:
     )
 
 
-def _models_url(provider: Provider) -> str:
+def models_url(provider: Provider) -> str:
     """What a remembered list of models belongs to: another address may have other models."""
     request = provider.models_request(ProviderKey("", "")) if provider.lists_models else None
     return repr(request.target) if request is not None else ""

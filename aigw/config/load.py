@@ -93,7 +93,7 @@ def load_with_notes(path: Path) -> Loaded:
         text, mode = _read(path)
     except FileNotFoundError:
         if path != default_config_path():
-            raise ConfigErrors([ConfigError("no such file; `aigw config check` shows which one is used", file=name)]) from None
+            raise ConfigErrors([ConfigError("no such file (--config or $AIGW_CONFIG names it)", file=name)]) from None
         return Loaded(Config(), (), config_hash(Config()), path, exists=False)
     config, warnings = _parse(text, name)
     literals = _literals(config)

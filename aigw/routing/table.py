@@ -170,11 +170,10 @@ class Table:
                 elif (named := self._named(model)) is not None and named != index:
                     lost.append(Shadowed(model, "provider/model", winner, self._providers[named].name))
         for prefix, claims in self._prefixes.items():
-            if prefix.removesuffix("/") in self._index:
-                continue  # the provider of that name takes it
             lost += [
                 Shadowed(f"{prefix}*", "prefix", self._providers[claims[0].place].name, self._providers[claim.place].name)
                 for claim in claims[1:]
+                if not claim.cut  # an address: its provider has a better one, its own name
             ]
         return lost
 
