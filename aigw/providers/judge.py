@@ -164,9 +164,6 @@ _KEY_TROUBLE = (
     r"|(?:invalid|incorrect|expired|unknown).{0,20}api[ _-]?key"
 )
 
-# Control and formatting characters that could play tricks in a terminal or a log: C0, C1, bidirectional marks, separators.
-_UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]+"
-
 
 class Problem:
     """What a body and its headers say, in whatever shape: words (codes and types), a message, and a wait."""
@@ -381,7 +378,7 @@ def _of_words(words: Iterable[str], *, weak: bool) -> Verdict | None:
 
 
 def _says(pattern: str, message: str) -> bool:
-    return re.search(pattern, message, re.IGNORECASE) is not None
+    return re.search(pattern, message[:4096], re.IGNORECASE) is not None
 
 
 def _of_status(status: int, problem: Problem) -> Verdict:
@@ -460,7 +457,8 @@ def _not_an_answer(status: int) -> str:
 
 
 def _tidy(redactor: Redactor, text: str) -> str:
-    """One printable line of bounded length, without secrets. They are taken out first: a cut must not leave half of one."""
-    line = re.sub(_UNPRINTABLE, " ", redactor.clean_text(text[:65536]))
-    line = " ".join(line.split())
+    """One printable line of bounded length, without secrets. They are taken out first: a cut must not leave half of one.
+    Control, formatting and bidirectional characters go: they could play tricks in a terminal or a log."""
+    line = redactor.clean_text(text)[: 4 * _MESSAGE]
+    line = " ".join("".join(character if character.isprintable() else " " for character in line).split())
     return line if len(line) <= _MESSAGE else line[: _MESSAGE - 3] + "..."

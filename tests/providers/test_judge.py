@@ -361,3 +361,10 @@ def test_a_hostile_body_does_not_hold_the_loop() -> None:
     judged(403, b'{"error":{"message":"' + b"api_key" * 100_000 + b'"}}')
     judged(400, b'{"error":{"message":"' + b"a" * 900_000 + b'"}}')
     assert time.process_time() - began < 1.0
+
+
+def test_a_message_full_of_long_secrets() -> None:
+    """Tokens of kilobytes, repeated: not even the last, cut one shows."""
+    token = "t" + "0123456789" * 200
+    error = judge.judge(400, [], json.dumps(openai(message=token * 100)).encode(), Redactor([token]))
+    assert "0123" not in error.message + error.detail + error.body.decode()
