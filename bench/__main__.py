@@ -86,6 +86,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    print(f"bench: stopped by {signal.Signals(number).name}", file=sys.stderr)
     raise SystemExit(128 + number)
 
 
@@ -95,7 +96,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        print("bench: " + "\n".join([str(error), *getattr(error, "__notes__", [])]), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

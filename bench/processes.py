@@ -75,6 +75,9 @@ class Child:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        ended = self.popen.poll()
+        if error is not None and ended is not None:  # most likely why
+            error.add_note(f"{self.name} had ended with code {ended}: {self.tail()}")
         self.stop()
 
     def stop(self, patience: float = 5.0) -> None:
