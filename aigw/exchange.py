@@ -7,8 +7,10 @@ to a provider (`UpstreamRequest`, and `Receiver` for what comes back).
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -136,6 +138,18 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
     proxy: str = ""
     ca_file: str = ""
 
+    def proxy_authorization(self) -> str:
+        """The header line that the proxy URL's user and password make, with its CRLF, or ""."""
+        parts = urlsplit(self.proxy)
+        if parts.username is None:
+            return ""
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        return f"proxy-authorization: Basic {base64.b64encode(pair.encode()).decode()}\r\n"
+
+    def __repr__(self) -> str:  # never the proxy's password
+        proxy = f" by {urlsplit(self.proxy).hostname}" if self.proxy else ""
+        return f"Origin({self.scheme}://{self.host}:{self.port}{proxy})"
+
 
 class Target:
     """The fixed part of a request to one endpoint with one provider key: rendered once, used for each request."""
@@ -147,16 +161,20 @@ class Target:
         default = {"http": 80, "https": 443}.get(origin.scheme)
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         authority = host if origin.port == default else f"{host}:{origin.port}"
-        full = f"http://{authority}{path}" if origin.proxy and origin.scheme == "http" else path
+        by_proxy = bool(origin.proxy) and origin.scheme == "http"
+        full = f"http://{authority}{path}" if by_proxy else path
         lines = [f"{method} {full} HTTP/1.1", f"host: {authority}", *(f"{name}: {value}" for name, value in headers.items())]
         for line in lines:
             if not line.isascii() or any(character < " " or character == "\x7f" for character in line):
-                raise ValueError(f"a control or non-ASCII character in {line.partition(':')[0]!r}")
+                where = "the address" if line is lines[0] else repr(line.partition(":")[0])  # a query may hold the key
+                raise ValueError(f"a control or non-ASCII character in {where}")
         self.method, self.origin, self.path = method, origin, path
-        self.wire = ("\r\n".join(lines) + "\r\n").encode("ascii")
+        proxied = origin.proxy_authorization() if by_proxy else ""
+        self.wire = ("\r\n".join(lines) + "\r\n" + proxied).encode("ascii")
 
-    def __repr__(self) -> str:  # never the headers: they hold the key
-        return f"Target({self.method} {self.origin.scheme}://{self.origin.host}:{self.origin.port}{self.path})"
+    def __repr__(self) -> str:  # never the headers or the query: they hold the key
+        path = self.path.partition("?")[0]
+        return f"Target({self.method} {self.origin.scheme}://{self.origin.host}:{self.origin.port}{path})"
 
 
 class UpstreamRequest:

@@ -11,12 +11,11 @@ never fires it; bytes behind an answer's end begin a second message. This is als
 from __future__ import annotations
 
 import asyncio
-import base64
 import socket
 import ssl
 from collections import deque
 from typing import cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import httptools
 
@@ -33,6 +32,8 @@ first avoids sending into a connection that is being closed."""
 MAX_HEAD = 256 * 1024
 """Bytes of an answer's head; more is no honest provider."""
 
+_STOPPING = "was cut off because the gateway stops"
+
 _BIG_BODY = 64 * 1024  # above this a body is written apart from its head instead of being copied behind it
 
 
@@ -42,10 +43,9 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_aged",
         "_blocks",
-        "_body_bytes",
         "_close_delimited",
         "_done",
-        "_feeding",
+        "_early",
         "_head",
         "_head_bytes",
         "_head_seen",
@@ -84,10 +84,9 @@ class Connection(asyncio.Protocol):
         self._reset()
 
     def _reset(self) -> None:
-        self._head_bytes = 0
+        self._early = self._head_bytes = 0
         self._keep = False
-        self._head_seen = self._done = self._ignore = self._stopped = self._close_delimited = self._feeding = False
-        self._body_bytes = 0
+        self._head_seen = self._done = self._ignore = self._stopped = self._close_delimited = False
         self._quiet = self._aged = 0
         self.limit_wait = self.limit_idle = self.limit_total = 0
 
@@ -118,7 +117,11 @@ class Connection(asyncio.Protocol):
     @property
     def untouched(self) -> bool:
         """A pooled connection that died before any byte of an answer: the provider had closed it; nothing was refused."""
-        return self._reused and not self._head_seen and self._head_bytes == 0
+        return self._reused and self._early == 0
+
+    @property
+    def usable(self) -> bool:
+        return not self.closed and not self.transport.is_closing()
 
     # the answer, from asyncio
 
@@ -133,15 +136,19 @@ class Connection(asyncio.Protocol):
             self.discard()
             return
         self._quiet = 0
+        if not self._head_seen:
+            if self._early > MAX_HEAD:  # the parser keeps an unfinished header line, however long
+                self._fail("provider_bad_response", "sent a head that is too large")
+                return
+            self._early += len(data)
+        broken = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             self._crash(error.__context__ or error)
             return
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self._done:
-                self._fail("provider_bad_response", "did not answer in HTTP/1.1")
-                return
+            broken = not self._done
             self._keep = False  # nonsense behind a whole answer harms only the connection
         blocks = self._blocks
         if blocks and not self._stopped:
@@ -155,6 +162,8 @@ class Connection(asyncio.Protocol):
             self._finish(reusable=self._keep)
         elif self._stopped:
             self._finish(reusable=False)
+        elif broken:
+            self._fail("provider_bad_response", "did not answer in HTTP/1.1")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.closed:
@@ -176,24 +185,27 @@ class Connection(asyncio.Protocol):
             self._keep = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_seen:  # a trailer, or behind the answer's end
+            return
         self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes <= MAX_HEAD and not self._done:
-            self._head.append((name.lower(), value))
+        if self._head_bytes > MAX_HEAD:
+            raise _bad_response("sent a head that is too large")
+        self._head.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._done:  # bytes behind the answer's end
             return
         status = self._parser.get_status_code()
-        if 100 <= status < 200 and status != 101:  # 100 Continue, 103 Early Hints
+        if status == 101:
+            raise _bad_response("switched protocols where none was asked for")
+        if 100 <= status < 200:  # 100 Continue, 103 Early Hints
             self._ignore = True
             return
-        if self._head_bytes > MAX_HEAD:
-            raise UpstreamError("provider_bad_response", "sent a head that is too large", fault="deployment")
         self._ignore = False
         self._head_seen = True
         delimited = status in (204, 304)
-        for name, _ in self._head:
-            if name in (b"content-length", b"transfer-encoding"):
+        for name, value in self._head:
+            if name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
                 delimited = True
         self._close_delimited = not delimited
         assert self._receiver is not None
@@ -219,16 +231,17 @@ class Connection(asyncio.Protocol):
         self._blocks = []
         if self.paused:
             self.resume()
-        if reusable and not self.closed and self.transport.get_write_buffer_size() == 0:
+        wanted = waiter is not None and not waiter.done()  # else its caller is gone, and `send` is about to close us
+        if reusable and wanted and not self.closed and self.transport.get_write_buffer_size() == 0:
             self._pool.release(self)
         else:
             self.discard()
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _fail(self, code: str, message: str) -> None:
+    def _fail(self, code: str, message: str, *, retry: bool = True) -> None:
         sent = self._head_seen or self.transport.get_write_buffer_size() == 0
-        self._crash(UpstreamError(code, message, fault="deployment", may_retry=True, sent=sent))
+        self._crash(UpstreamError(code, message, fault="deployment" if retry else "", may_retry=retry, sent=sent))
 
     def _crash(self, error: BaseException) -> None:
         waiter, self._waiter = self._waiter, None
@@ -246,6 +259,10 @@ class Connection(asyncio.Protocol):
             self._pool.forget(self)
             self.transport.abort()
 
+    def cut(self) -> None:
+        """The transport closes: end what is under way."""
+        self._fail("provider_connection_lost", _STOPPING, retry=False)
+
     def tick(self) -> None:
         """Called every TICK while a request is under way."""
         self._aged += 1
@@ -262,7 +279,7 @@ class Connection(asyncio.Protocol):
     # Flow
 
     def pause(self) -> None:
-        if not self.paused and not self.closed:
+        if not self.paused and not self.closed and self._receiver is not None:
             self.paused = True
             self.transport.pause_reading()
 
@@ -274,7 +291,8 @@ class Connection(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def stop(self) -> None:
-        self._stopped = True
+        if self._receiver is not None:
+            self._stopped = True
 
 
 class _Tunnel(asyncio.Protocol):
@@ -307,49 +325,55 @@ class HttpTransport:
     """The `Transport` for http:// and https:// origins. One for the whole server: pools outlive a reload."""
 
     def __init__(self, max_connections: int = 1000) -> None:
-        """*max_connections* is to one origin; further requests wait their turn."""
+        """*max_connections* is to one origin; further requests wait their turn, first come, first served."""
         self.max_connections = max_connections
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: dict[Origin, int] = {}
-        self._queue: dict[Origin, deque[asyncio.Future[None]]] = {}
+        self._queue: dict[Origin, deque[asyncio.Future[Connection | None]]] = {}
         self._active: set[Connection] = set()
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._ticker: asyncio.TimerHandle | None = None
 
     async def send(self, request: UpstreamRequest, receiver: Receiver) -> None:
         origin = request.target.origin
-        fresh = False
+        connection = self._pooled(origin)
         while True:
-            connection = None if fresh else self._pooled(origin)
             if connection is None:
                 connection = await self._connect(origin, request.connect_timeout)
+            self._active.add(connection)  # until `release` or `forget`: when we run again, another may have it
             waiter = connection.begin(request, receiver)
-            self._active.add(connection)
             if self._ticker is None:
                 self._ticker = asyncio.get_running_loop().call_later(TICK, self._tick)
             try:
                 await waiter
             except asyncio.CancelledError:
-                connection.discard()
+                if waiter.cancelled():
+                    connection.discard()
+                else:  # the answer had ended just before: the connection is no longer ours
+                    waiter.exception()
                 raise
             except UpstreamError as error:
-                if error.code == "provider_connection_lost" and connection.untouched and not fresh:
-                    fresh = True  # the provider had closed it while it was idle: no attempt was made
+                if error.code == "provider_connection_lost" and connection.untouched and error.may_retry:
+                    connection = None  # the provider had closed it while it was idle: no attempt was made
                     continue
                 raise
-            finally:
-                self._active.discard(connection)
             return
 
     async def close(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
+        for queue in self._queue.values():
+            for turn in queue:
+                if not turn.done():
+                    error = UpstreamError("provider_connection_lost", _STOPPING, sent=False)
+                    turn.set_exception(error)
+        self._queue.clear()
         for connections in list(self._idle.values()):
             for connection in list(connections):
                 connection.discard()
         for connection in list(self._active):
-            connection.discard()
+            connection.cut()
 
     @property
     def active(self) -> int:
@@ -357,8 +381,13 @@ class HttpTransport:
         return len(self._active)
 
     def connections(self) -> dict[str, tuple[int, int]]:
-        """Per origin: connections open, and of these idle."""
-        return {f"{o.scheme}://{o.host}:{o.port}": (count, len(self._idle.get(o, ()))) for o, count in self._open.items()}
+        """Per address, whatever the way to it: connections open, and of these idle."""
+        counts: dict[str, tuple[int, int]] = {}
+        for origin, count in self._open.items():
+            where = f"{origin.scheme}://{origin.host}:{origin.port}"
+            opened, idle = counts.get(where, (0, 0))
+            counts[where] = (opened + count, idle + len(self._idle.get(origin, ())))
+        return counts
 
     # the pool
 
@@ -366,49 +395,89 @@ class HttpTransport:
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()  # the one used last: the others grow old and are dropped
-            if not connection.closed and not connection.transport.is_closing():
+            if connection.usable:
                 connection._reused = True  # noqa: SLF001 - the pool's own mark on its connection
                 return connection
         return None
 
     def release(self, connection: Connection) -> None:
         """Take *connection* back after its whole answer was read."""
-        queue = self._queue.get(connection.origin)
+        self._active.discard(connection)
+        origin = connection.origin
+        if self._queue and self._hand_over(origin, connection):
+            return
         connection.idle_since = connection._loop.time()  # noqa: SLF001
-        idle = self._idle.get(connection.origin)
+        idle = self._idle.get(origin)
         if idle is None:
-            idle = self._idle[connection.origin] = []
+            idle = self._idle[origin] = []
         idle.append(connection)
-        if queue:
-            self._next(connection.origin)
         if self._ticker is None:
             self._ticker = asyncio.get_running_loop().call_later(TICK, self._tick)
 
     def forget(self, connection: Connection) -> None:
         """*connection* is closed."""
         self._active.discard(connection)
-        origin = connection.origin
-        idle = self._idle.get(origin)
+        idle = self._idle.get(connection.origin)
         if idle and connection in idle:
             idle.remove(connection)
+        self._free_place(connection.origin)
+
+    def _free_place(self, origin: Origin) -> None:
+        if self._queue and self._hand_over(origin, None):
+            return
         left = self._open.get(origin, 0) - 1
         if left > 0:
             self._open[origin] = left
         else:
             self._open.pop(origin, None)
-            if not idle:
+            if not self._idle.get(origin):
                 self._idle.pop(origin, None)
-        self._next(origin)
 
-    def _next(self, origin: Origin) -> None:
+    def _hand_over(self, origin: Origin, connection: Connection | None) -> bool:
+        """Give *connection*, or the place of one (None), to who waits longest; False when nobody does. It never lies about in
+        between, where a newcomer could take it."""
         queue = self._queue.get(origin)
         while queue:
-            waiter = queue.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                break
-        if queue is not None and not queue:
-            del self._queue[origin]
+            turn = queue.popleft()
+            if not queue:
+                del self._queue[origin]
+            if not turn.done():
+                if connection is not None:
+                    connection._reused = True  # noqa: SLF001
+                turn.set_result(connection)
+                return True
+        return False
+
+    async def _turn(self, origin: Origin) -> Connection | None:
+        """Wait for a place among the origin's connections (None: there is one now), or for one that is free again."""
+        if self._open.get(origin, 0) >= self.max_connections:
+            idle = self._idle.get(origin)
+            if not idle:
+                turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+                self._queue.setdefault(origin, deque()).append(turn)
+                try:
+                    return await turn
+                except asyncio.CancelledError:
+                    self._leave(origin, turn)
+                    raise
+            idle[0].discard()  # someone wants a fresh one, and this one has been idle longest
+        self._open[origin] = self._open.get(origin, 0) + 1
+        return None
+
+    def _leave(self, origin: Origin, turn: asyncio.Future[Connection | None]) -> None:
+        """Who waited has given up; what it may have been given just now goes to the next."""
+        queue = self._queue.get(origin)
+        if queue is not None and turn in queue:
+            queue.remove(turn)
+            if not queue:
+                del self._queue[origin]
+        if turn.cancelled() or turn.exception() is not None:
+            return
+        connection = turn.result()
+        if connection is None:
+            self._free_place(origin)
+        elif connection.usable:
+            self.release(connection)
 
     def _tick(self) -> None:
         self._ticker = None
@@ -429,19 +498,9 @@ class HttpTransport:
         where = f"{origin.host}:{origin.port}"
         try:
             async with asyncio.timeout(within):
-                while self._open.get(origin, 0) >= self.max_connections:
-                    turn: asyncio.Future[None] = loop.create_future()
-                    self._queue.setdefault(origin, deque()).append(turn)
-                    try:
-                        await turn
-                    except asyncio.CancelledError:
-                        if turn.done() and not turn.cancelled():
-                            self._next(origin)
-                        raise
-                    pooled = self._pooled(origin)
-                    if pooled is not None:
-                        return pooled
-                self._open[origin] = self._open.get(origin, 0) + 1
+                while (freed := await self._turn(origin)) is not None:
+                    if freed.usable:  # else it was closed between its last answer and now
+                        return freed
                 connection = Connection(self, origin, loop)
                 try:
                     await self._open_connection(connection, origin, loop)
@@ -458,8 +517,9 @@ class HttpTransport:
             raise _unreachable("has no certificate we can trust", f"{where}: {why}; see `ca_file`", retry=False) from None
         except ssl.SSLError as error:
             raise _unreachable("could not agree on TLS", f"{where}: {error.reason or 'handshake failed'}") from None
-        except socket.gaierror as error:
-            raise _unreachable("has a host name that could not be resolved", f"{origin.host}: {error.strerror}") from None
+        except (socket.gaierror, UnicodeError) as error:  # UnicodeError: it can be no host name at all
+            why = (isinstance(error, socket.gaierror) and error.strerror) or "not a host name"
+            raise _unreachable("has a host name that could not be resolved", f"{origin.host}: {why}") from None
         except OSError as error:
             why = error.strerror or str(error) or "connection failed"
             via = f" by proxy {urlsplit(origin.proxy).hostname}" if origin.proxy else ""
@@ -479,7 +539,7 @@ class HttpTransport:
         transport, tunnel = await loop.create_connection(lambda: _Tunnel(loop), host, port)
         try:
             authority = f"[{origin.host}]:{origin.port}" if ":" in origin.host else f"{origin.host}:{origin.port}"
-            ask = f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n{proxy_credentials(origin.proxy)}\r\n"
+            ask = f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n{origin.proxy_authorization()}\r\n"
             transport.write(ask.encode("ascii", "replace"))
             await tunnel.ready
             secure = await loop.start_tls(transport, connection, context, server_hostname=origin.host)
@@ -495,19 +555,20 @@ class HttpTransport:
         if context is None:
             context = ssl.create_default_context()
             if ca_file:
-                context.load_verify_locations(cafile=ca_file)
+                try:
+                    context.load_verify_locations(cafile=ca_file)
+                except OSError as error:  # ssl.SSLError is one
+                    why = error.strerror or "holds no certificate"
+                    raise _unreachable(
+                        "could not be called: the gateway's `ca_file` for it cannot be used", f"{ca_file}: {why}", retry=False
+                    ) from None
             context.set_alpn_protocols(["http/1.1"])
             self._contexts[ca_file] = context
         return context
 
 
-def proxy_credentials(proxy: str) -> str:
-    """The header line that a proxy URL's user and password make, or ""."""
-    parts = urlsplit(proxy)
-    if parts.username is None:
-        return ""
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return f"proxy-authorization: Basic {base64.b64encode(pair.encode()).decode()}\r\n"
+def _bad_response(message: str) -> UpstreamError:
+    return UpstreamError("provider_bad_response", message, fault="deployment", may_retry=True)
 
 
 def _unreachable(message: str, detail: str, code: str = "provider_unreachable", *, retry: bool = True) -> UpstreamError:
