@@ -12,21 +12,25 @@ import msgspec
 
 from bench import wire
 from bench.comparison import CONNECTIONS, Load, measure_streams, start, start_upstream, workspace
-from bench.contestants import Contestant, Starter
+from bench.contestants import Starter
 from bench.environment import ROOT, private_venv
 from bench.load import run_wrk
-from bench.processes import BenchError
+from bench.processes import BenchError, Child
 
 SECONDS = 6
 SAMPLES_PER_SECOND = 500
-SHOWN = 30
+SHOWN = 45
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """Shares of the samples in which the process ran, by function: by itself, and with what it called."""
+    """CPU microseconds per `unit` (request or event) by function: by itself, and with what it called. Shares of samples times
+    the CPU that was spent, the sampler's own disturbance included. What holds for nearly every sample (the runner) is left
+    out of the second list."""
 
-    load: str
+    name: str
+    unit: str
     samples: int
+    us_each: float
     alone: list[tuple[float, str]]
     with_calls: list[tuple[float, str]]
 
@@ -43,30 +47,31 @@ def find_hot_functions(name: str, starter: Starter, *, native: bool = False) -> 
         one = start(stack, name, starter, upstream, folder)
         run_wrk(one.port, one.key, body, connections=CONNECTIONS, seconds=1)
         load = Load(chunks=SECONDS * 50)
+
+        def requests() -> int:
+            return run_wrk(one.port, one.key, body, connections=CONNECTIONS, seconds=SECONDS).requests
+
+        def streams() -> int:
+            return measure_streams(one, load).chunks
+
         return [
-            _sample(spy, one.child.pid, folder, f"{name}, requests", native, lambda: _requests(one.port, one.key, body)),
-            _sample(spy, one.child.pid, folder, f"{name}, streams", native, lambda: _streams(one, load)),
+            _sample(spy, one.child, folder, name, "request", native, requests),
+            _sample(spy, one.child, folder, name, "event", native, streams),
         ]
 
 
-def _requests(port: int, key: str, body: Path) -> None:
-    run_wrk(port, key, body, connections=CONNECTIONS, seconds=SECONDS)
-
-
-def _streams(one: Contestant, load: Load) -> None:
-    measure_streams(one, load)
-
-
-def _sample(spy: Path, pid: int, folder: Path, name: str, native: bool, load: Callable[[], None]) -> Profile:
+def _sample(spy: Path, child: Child, folder: Path, name: str, unit: str, native: bool, load: Callable[[], int]) -> Profile:
     out = folder / "samples.txt"
     out.unlink(missing_ok=True)
     command: list[str | Path] = [
-        spy, "record", "--pid", str(pid), "--format", "raw", "--function", "--output", out,
+        spy, "record", "--pid", str(child.pid), "--format", "raw", "--function", "--output", out,
         "--rate", str(SAMPLES_PER_SECOND), "--duration", str(SECONDS), *(["--native"] if native else ["--nonblocking"]),
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as sampler:
         try:
-            load()
+            before = child.cpu()
+            us_each = 1e6 / load()
+            us_each *= child.cpu() - before
             said, _ = sampler.communicate(timeout=SECONDS + 30)
         finally:
             sampler.kill()
@@ -74,8 +79,10 @@ def _sample(spy: Path, pid: int, folder: Path, name: str, native: bool, load: Ca
         raise BenchError(f"py-spy failed: {said[-1000:]}")
     alone: Counter[str] = Counter()
     with_calls: Counter[str] = Counter()
-    for line in out.read_text().splitlines():
+    for line in out.read_text(errors="replace").split("\n"):
         stack, _, count = line.rpartition(" ")
+        if not count.isdecimal():  # without stopping the process a sample may be torn, and a name be anything
+            continue
         frames = stack.split(";")
         alone[frames[-1]] += int(count)
         for frame in set(frames):
@@ -84,15 +91,16 @@ def _sample(spy: Path, pid: int, folder: Path, name: str, native: bool, load: Ca
     if not samples:
         raise BenchError("py-spy saw nothing run")
 
-    def shares(counter: Counter[str]) -> list[tuple[float, str]]:
-        return [(count / samples, function) for function, count in counter.most_common(SHOWN)]
+    def cost(counter: Counter[str]) -> list[tuple[float, str]]:
+        return [(count / samples * us_each, function) for function, count in counter.most_common()]
 
-    return Profile(name, samples, shares(alone), shares(with_calls))
+    inner = Counter({function: count for function, count in with_calls.items() if count < 0.6 * samples})
+    return Profile(name, unit, samples, us_each, cost(alone)[:SHOWN], cost(inner)[:SHOWN])
 
 
 def show_hot_functions(profiles: list[list[Profile]]) -> None:
     for profile in (profile for of_one in profiles for profile in of_one):
-        print(f"\n{profile.load}: {profile.samples} samples")
-        print(f"  {'by itself':<66}  with what it calls")
+        print(f"\n{profile.name}: {profile.us_each:.0f} us of CPU per {profile.unit}, {profile.samples} samples")
+        print(f"  {'us by itself':<66}  us with what it calls")
         for (mine, function), (whole, caller) in zip(profile.alone, profile.with_calls, strict=False):
-            print(f"  {mine:6.1%}  {function[:56]:<56}  {whole:6.1%}  {caller[:60]}")
+            print(f"  {mine:6.1f}  {function[:56]:<56}  {whole:6.1f}  {caller[:60]}")

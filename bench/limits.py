@@ -224,30 +224,43 @@ def check_growth(stack: ExitStack, folder: Path) -> list[Finding]:
 
 
 class _ChurnCall(asyncio.Protocol):
-    """A connection that asks once and counts what comes; whoever holds it decides when to hang up."""
+    """A connection whose holder decides when to hang up. `news` ends with the first bytes received, or with all of the
+    answer when it is *whole* that is waited for."""
 
     def __init__(self, request: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        self.request = request
-        self.first: asyncio.Future[None] = loop.create_future()
+        self.request, self.loop = request, loop
+        self.news: asyncio.Future[None] = loop.create_future()
         self.received = b""
+        self.whole = self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(self.request)
+        if self.request:
+            self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
         self.received += data
-        if not self.first.done():
-            self.first.set_result(None)
+        if not self.news.done() and (not self.whole or self.received.endswith(wire.ANSWER)):
+            self.news.set_result(None)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if not self.first.done():
-            self.first.set_result(None)
+        self.lost = True
+        if not self.news.done():
+            self.news.set_result(None)
 
-    async def again(self, request: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        self.received, self.first = b"", loop.create_future()
-        self.transport.write(request)
-        await self.first
+    async def ask(self, request: bytes) -> None:
+        """Send *request* and take its answer. Raises BenchError when it is no good one."""
+        self.received, self.news, self.whole = b"", self.loop.create_future(), True
+        if not self.lost:
+            self.transport.write(request)
+            try:
+                await asyncio.wait_for(self.news, 30)
+            except TimeoutError:
+                raise BenchError(f"no whole answer within 30 s: {self.received[:500]!r}") from None
+        if self.lost or not self.received.startswith(b"HTTP/1.1 200"):
+            raise BenchError(
+                f"a request was not answered{' (connection closed)' if self.lost else ''}: {self.received[:500]!r}"
+            )
 
 
 async def _churn(port: int, key: str, total: int, seed: int) -> None:
@@ -263,7 +276,7 @@ async def _churn(port: int, key: str, total: int, seed: int) -> None:
         request = (ask[: len(ask) // 2], ask, ask_stream)[way % 3]
         _, call = await loop.create_connection(lambda: _ChurnCall(request, loop), "127.0.0.1", port)
         if way % 3 == 2:
-            await asyncio.wait_for(call.first, 30)
+            await asyncio.wait_for(call.news, 30)
         else:
             await asyncio.sleep(dice.random() * 0.002)
         if way % 2:
@@ -277,9 +290,7 @@ async def _churn(port: int, key: str, total: int, seed: int) -> None:
             if number % 10 == 9:
                 await hang_up(dice.randrange(6))
                 continue
-            await asyncio.wait_for(call.again(ask, loop), 30)
-            if not call.received.startswith(b"HTTP/1.1 200"):
-                raise BenchError(f"a request was not answered: {call.received[:500]!r}")
+            await call.ask(ask)
         call.transport.close()
 
     await asyncio.gather(*(caller() for _ in range(64)))
