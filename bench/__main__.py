@@ -25,6 +25,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     what.add_argument("--instructions", action="store_true", help="callgrind instructions per request instead")
     what.add_argument("--profile", action="store_true", help="aigw's hottest functions under load instead")
     what.add_argument("--native", action="store_true", help="with --profile: C functions as well")
+    what.add_argument("--question", type=int, default=300, metavar="BYTES", help="with --profile: size of a request (300)")
     what.add_argument("--limits", nargs="*", metavar="NAME", help="the further promises instead; all of them, or those named")
     how = parser.add_argument_group("how")
     how.add_argument("--only", metavar="NAMES", help="contestants, separated by commas: " + ", ".join(STARTERS))
@@ -67,7 +68,10 @@ def main(arguments: list[str]) -> int:
     elif options.profile:
         from bench.hot_functions import find_hot_functions, show_hot_functions
 
-        hot = [find_hot_functions(name, one, native=options.native) for name, one in choose(options, ["aigw"]).items()]
+        hot = [
+            find_hot_functions(name, one, native=options.native, question=options.question)
+            for name, one in choose(options, ["aigw"]).items()
+        ]
         show_hot_functions(hot)
         figures = hot
     elif options.limits is not None:

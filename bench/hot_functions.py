@@ -35,14 +35,16 @@ class Profile(msgspec.Struct, frozen=True):
     with_calls: list[tuple[float, str]]
 
 
-def find_hot_functions(name: str, starter: Starter, *, native: bool = False) -> list[Profile]:
+def find_hot_functions(
+    name: str, starter: Starter, *, native: bool = False, question: int = wire.QUESTION_BYTES
+) -> list[Profile]:
     """One profile of requests, one of streams, of one contestant in Python. *native* shows C functions as well (and slows
-    what it looks at)."""
+    what it looks at); *question* is the size of a request in bytes."""
     spy = private_venv("py-spy", ["--require-hashes", "-r", str(ROOT / "bench" / "py-spy.lock")]) / "bin" / "py-spy"
     with ExitStack() as stack:
         folder = workspace(stack)
         body = folder / "question.json"
-        body.write_bytes(wire.question())
+        body.write_bytes(wire.question(question))
         upstream = start_upstream(stack, folder)
         one = start(stack, name, starter, upstream, folder)
         run_wrk(one.port, one.key, body, connections=CONNECTIONS, seconds=1)
