@@ -47,7 +47,8 @@ _NGINX = """
 daemon off; master_process off; pid {folder}/pid; error_log stderr warn;
 events {{ worker_connections 16384; }}
 http {{
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; tcp_nodelay on; client_max_body_size 64m; client_body_buffer_size 1m;
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; tcp_nodelay on;
+  client_max_body_size 64m; client_body_buffer_size 1m;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   upstream provider {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 1000000000; keepalive_timeout 600s; }}
