@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# An event ends with an empty line; lines end with LF, CRLF or CR (the HTML standard's event-stream format).
-_BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+# An event ends with an empty line; lines end with LF, CRLF or CR (the HTML standard's event-stream format). LF CR ends one only
+# when it is seen not to be half of LF CRLF.
+_BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\n\r(?=[^\n])")
+_MARK = b"\xef\xbb\xbf"  # a byte order mark may open a stream
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 
@@ -46,5 +48,5 @@ def data(event: bytes) -> bytes:
     """The data of one event: its `data:` lines joined by LF, one space behind the colon dropped; b"" when it has none."""
     if event.startswith(b"data: ") and event.find(b"\n") >= len(event) - 2 and b"\r" not in event:
         return event[6:].rstrip(b"\n")
-    lines = (line for line in _LINE.split(event) if line.startswith(b"data:"))
+    lines = (line for line in _LINE.split(event.removeprefix(_MARK)) if line.startswith(b"data:"))
     return b"\n".join(line[6:] if line[5:6] == b" " else line[5:] for line in lines)

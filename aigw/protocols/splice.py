@@ -16,8 +16,10 @@ import msgspec
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
-# A string, or one structural character. Everything between them (numbers, literals, white space) is not looked at.
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
+# A string, or one structural character. Everything between them (numbers, literals, white space) is not looked at. Possessive:
+# what a string has matched is never given back, or 20 MB of it would take seconds and gigabytes.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]', re.DOTALL)
+_OPENING = re.compile(rb"[ \t\r\n]*\{").match
 _SPACE = b" \t\r\n"
 
 
@@ -34,6 +36,8 @@ class Member(NamedTuple):
 def scan(body: bytes) -> list[Member]:
     """The top-level members of the object *body*, in order, duplicates included. *body* must be valid JSON (decode it first);
     raises ValueError when it is no object."""
+    if not _OPENING(body):
+        raise ValueError("not a JSON object")
     members: list[Member] = []
     depth = 0
     key: tuple[str, int, int] | None = None
@@ -50,13 +54,21 @@ def scan(body: bytes) -> list[Member]:
                 return members
         elif depth == 1:
             if first == 0x22 and key is None:  # a string where a key belongs
-                key = (_decode(token.group()), token.start(), token.end())
+                key = (_key(token.group()), token.start(), token.end())
             elif first == 0x3A and start < 0:  # the colon behind it
                 start = token.end()
             elif first == 0x2C and key is not None:  # a comma ends the member
                 members.append(_member(body, key, start, token.start()))
                 key, start = None, -1
     raise ValueError("not a JSON object")
+
+
+def _key(token: bytes) -> str:
+    """A key's meaning. One that is no Unicode (JSON's grammar lets it pass, and so do we) has none, and equals no other."""
+    try:
+        return _decode(token, type=str)
+    except ValueError:
+        return token.decode("utf-8", "surrogateescape")  # its quotes set it apart
 
 
 def _member(body: bytes, key: tuple[str, int, int], start: int, end: int) -> Member:
@@ -78,16 +90,18 @@ def duplicates(body: bytes, key: str) -> bool:
 def set_value(body: bytes, key: str, value: Any, old: Any = msgspec.UNSET) -> bytes:
     """*body* with top-level *key* holding *value* (any JSON value); added at the end when it is not there.
 
-    *old* is its present value when the caller knows it (a plain string makes the fast path). Raises ValueError when *body*
-    is no object or has the key twice.
+    *old* is its present value when the caller knows it: a plain string makes the fast path, which relies on `duplicates` having
+    been asked. Raises ValueError when *body* is no object or has the key twice.
     """
     name = _encode(key)
     fresh = _encode(value)
     if isinstance(old, str) and body.count(name) == 1:
-        at = body.find(name) + len(name)
+        found_at = body.find(name)
+        at = found_at + len(name)
         for separator in (b":", b": "):
             wanted = separator + _encode(old)
-            if body.startswith(wanted, at) and _top_level_once(body, at):
+            # A backslash before it: the quote belongs to a longer key that only ends like this one.
+            if body.startswith(wanted, at) and body[found_at - 1] != 0x5C and _top_level_once(body, at):
                 return b"".join((body[: at + len(separator)], fresh, body[at + len(wanted) :]))
     members = scan(body)
     found = [member for member in members if member.key == key]
@@ -142,6 +156,8 @@ def drop(body: bytes, key: str) -> bytes:
 def rename(body: bytes, key: str, new: str) -> bytes:
     """*body* with top-level *key* called *new*, its value untouched; unchanged when it is not there. When *new* is there
     already it wins, and *key* is dropped: a provider must not read two values."""
+    if key == new:
+        return body
     members = scan(body)
     if any(member.key == new for member in members):
         return drop(body, key)

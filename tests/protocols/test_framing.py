@@ -1,0 +1,112 @@
+"""Server-sent events as bytes, in every spelling the HTML standard allows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from aigw.protocols import framing
+
+ENDS = ["\n", "\r\n", "\r"]
+LINES = st.sampled_from(
+    ["data: x", "data:x", "data", "data:", "data:  two", "event: error", ": comment", "id: 1", "data: 模型"]
+)
+
+
+@st.composite
+def stream(draw: st.DrawFn, ends: list[str] = ENDS) -> bytes:
+    """Whole events; each line ends as it likes."""
+    text = ""
+    for _ in range(draw(st.integers(0, 4))):
+        for line in draw(st.lists(LINES, min_size=1, max_size=3)):
+            text += line + draw(st.sampled_from(ends))
+        end = draw(st.sampled_from(ends))
+        text += end + draw(st.sampled_from(["", "", end]))
+    return text.encode()
+
+
+def reference(block: bytes) -> list[bytes]:
+    """The data of each event, as the standard reads them, without a thought for speed."""
+    text = block.decode().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    found: list[bytes] = []
+    data: list[str] = []
+    for line in text.split("\n"):
+        name, _, content = line.partition(":")
+        if not line:
+            if data:
+                found.append("\n".join(data).encode())
+            data = []
+        elif name == "data" and ":" in line:
+            data.append(content.removeprefix(" "))
+    return found
+
+
+def read(block: bytes) -> list[bytes]:
+    return [data for event in framing.split(block) if (data := framing.data(event)) or b"data:" in event]
+
+
+@given(stream())
+def test_split(block: bytes) -> None:
+    """Joining what `split` yields gives the input; each event's data is what the standard says."""
+    events = list(framing.split(block))
+    assert b"".join(events) == block
+    assert read(block) == reference(block)
+    assert all(events)
+
+
+@given(stream(), st.binary(max_size=8))
+def test_split_keeps_what_is_not_whole(block: bytes, rest: bytes) -> None:
+    """Also with half an event behind it, whatever its bytes, nothing is lost."""
+    assert b"".join(framing.split(block + rest)) == block + rest
+
+
+@given(stream())
+def test_last_boundary_at_every_cut(block: bytes) -> None:
+    """Cut anywhere: what stands before the boundary is whole events, what stands behind it holds none; read one after the
+    other they say the same."""
+    for cut in range(len(block) + 1):
+        end = framing.last_boundary(block[:cut])
+        assert 0 <= end <= cut
+        whole, rest = block[:end], block[end:cut]
+        assert framing.last_boundary(rest) == 0
+        assert read(whole) + reference(block[end:]) == reference(block)
+
+
+@pytest.mark.parametrize("end", ENDS, ids=["LF", "CRLF", "CR"])
+def test_last_boundary(end: str) -> None:
+    """The end of the last whole event; none in half a one."""
+    event = f"event: a{end}data: b{end}".encode()
+    blank = end.encode()
+    assert framing.last_boundary(b"") == 0
+    assert framing.last_boundary(event) == 0
+    assert framing.last_boundary(event + blank) == len(event + blank)
+    assert framing.last_boundary((event + blank) * 2 + event) == 2 * len(event + blank)
+
+
+@pytest.mark.parametrize(
+    ("event", "data"),
+    [
+        (b"data: x\n\n", b"x"),
+        (b"data: x\n", b"x"),
+        (b"data: x", b"x"),
+        (b"data: x\n\n\n", b"x"),
+        (b"data:x\n\n", b"x"),
+        (b"data:  x\n\n", b" x"),
+        (b"data:\n\n", b""),
+        (b"data: x\r\n\r\n", b"x"),
+        (b"data: x\r\r", b"x"),
+        (b"data: a\ndata: b\n\n", b"a\nb"),
+        (b"data: a\r\ndata: b\r\n\r\n", b"a\nb"),
+        (b"event: x\ndata: {}\nid: 3\n\n", b"{}"),
+        (b": comment\ndata: {}\n\n", b"{}"),
+        (b": keep-alive\n\n", b""),
+        (b"\ndata: x\n\n", b"x"),
+        (b"\xef\xbb\xbfdata: x\n\n", b"x"),
+        (b"\xef\xbb\xbfevent: e\r\ndata: x\r\n\r\n", b"x"),
+        (b"database: x\n\n", b""),
+        (b" data: x\n\n", b""),
+    ],
+)
+def test_data(event: bytes, data: bytes) -> None:
+    """Its data lines joined by LF, one space dropped, comments and a byte order mark passed over."""
+    assert framing.data(event) == data
