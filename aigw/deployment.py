@@ -36,6 +36,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     stream_idle_timeout: float | None = None
     timeout: float | None = None
 
+    @property
+    def timed(self) -> bool:
+        """Whether it has timeouts of its own."""
+        return not (self.connect_timeout is self.first_byte_timeout is self.stream_idle_timeout is self.timeout is None)
+
 
 class ProviderKey(msgspec.Struct, frozen=True, gc=False):
     """One of our credentials at a provider. `label` names it in records, logs and commands ("openai#2"); keys with the same

@@ -249,70 +249,37 @@ class Sink(Protocol):
     def on_resume(self, callback: Callable[[], None]) -> None: ...
 
 
-class Exchange:
+class Exchange(msgspec.Struct):
     """One request on its walk. Filled from top to bottom; read by whoever comes later."""
 
-    __slots__ = (
-        "answer_model",
-        "attempts",
-        "body",
-        "bytes_out",
-        "caller",
-        "client_agent",
-        "client_ip",
-        "cost",
-        "dialect",
-        "end_user",
-        "error",
-        "finish_reason",
-        "first_token_at",
-        "headers",
-        "id",
-        "max_tokens",
-        "model",
-        "operation",
-        "patience",
-        "provider",
-        "requested_model",
-        "residency",
-        "route",
-        "sample",
-        "started",
-        "started_at",
-        "status",
-        "stream",
-        "streaming",
-        "upstream_id",
-        "usage",
-        "wants_usage",
-    )
-
-    def __init__(self, id: str, operation: str, dialect: str, body: bytes, headers: Mapping[str, str]) -> None:  # noqa: A002 - the field's word
-        self.id, self.operation, self.dialect, self.body, self.headers = id, operation, dialect, body, headers
-        self.started = 0.0  # monotonic seconds
-        self.started_at = 0.0  # seconds since the epoch
-        self.patience = 0.0  # seconds the caller will wait; 0: not said
-        self.client_ip = ""
-        self.client_agent = ""
-        self.caller: Caller | None = None
-        self.requested_model = ""
-        self.stream = False
-        self.max_tokens: int | None = None
-        self.end_user = ""
-        self.wants_usage = False  # the caller wrote stream_options itself
-        self.route: Route | None = None
-        self.provider = ""
-        self.model = ""
-        self.residency = ""
-        self.attempts: list[Attempt] = []
-        self.status = 0
-        self.error: BaseException | None = None
-        self.usage: Usage | None = None
-        self.cost: Cost | None = None
-        self.answer_model = ""
-        self.finish_reason = ""
-        self.first_token_at = 0.0  # monotonic seconds
-        self.upstream_id = ""
-        self.bytes_out = 0
-        self.sample = b""  # the answer's beginning: what usage is estimated from when the provider reports none
-        self.streaming = False  # an event stream has begun to reach the caller
+    id: str
+    operation: str
+    dialect: str  # the caller's
+    headers: Mapping[str, str]  # the caller's; names in any case
+    started: float = 0.0  # monotonic seconds (perf_counter)
+    started_at: float = 0.0  # seconds since the epoch
+    patience: float = 0.0  # seconds the caller will wait; 0: not said
+    client_ip: str = ""
+    client_agent: str = ""
+    body: bytes = b""
+    caller: Caller | None = None
+    requested_model: str = ""
+    stream: bool = False
+    max_tokens: int | None = None
+    end_user: str = ""
+    wants_usage: bool = False  # the caller wrote stream_options itself
+    route: Route | None = None
+    provider: str = ""
+    model: str = ""  # asked of the provider
+    residency: str = ""
+    attempts: list[Attempt] = []
+    status: int = 0
+    error: BaseException | None = None
+    usage: Usage | None = None
+    answer_model: str = ""
+    finish_reason: str = ""
+    first_token_at: float = 0.0  # monotonic seconds
+    upstream_id: str = ""
+    bytes_out: int = 0
+    sample: bytes = b""  # the answer's beginning: what usage is estimated from when the provider reports none
+    streaming: bool = False  # an event stream has begun to reach the caller

@@ -18,6 +18,7 @@ import msgspec
 
 from aigw.access.authenticate import Directory
 from aigw.access.rate_limit import RateLimit
+from aigw.consumer import Caller, Consumer, ConsumerKey
 from aigw.deployment import Deployment, ProviderKey, Route
 from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
 from aigw.exchange import Attempt, Cost, Exchange, Headers, Record, Sink, UpstreamRequest, Usage
@@ -35,6 +36,9 @@ from aigw.storage.base import Permit
 from aigw.upstream.transport import Transport
 
 log = logging.getLogger("aigw.pipeline")
+
+_NOBODY = Caller(Consumer(id="", name=""), ConsumerKey(id="", consumer_id="", digest=b""))
+_NOTHING = Usage()
 
 _encode_attempts = msgspec.json.Encoder().encode
 
@@ -74,6 +78,7 @@ class Pipeline:
         self.providers, self.pools, self.transport = providers, pools, transport
         self.prices, self.journal, self.listeners = prices, journal, listeners
         self.config_hash, self.patience = config_hash, patience
+        self._wire: dict[tuple[str, str], Headers] = {}
         self.cutting = False  # the server stops now: what is cancelled from here on is our doing, not the caller's
 
     async def serve(self, exchange: Exchange, sink: Sink, receive: Callable[[], Awaitable[bytes]]) -> None:
@@ -175,29 +180,37 @@ class Pipeline:
     def _relay(self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment, provider: Provider) -> Relay:
         route = exchange.route
         exchange.provider, exchange.residency = provider.name, provider.residency
-        exchange.model = deployment.model or exchange.requested_model
-        wire: Headers = [(b"x-aigw-provider", provider.name.encode())]
-        if exchange.model.isascii() and exchange.model.isprintable():
-            wire.append((b"x-aigw-model", exchange.model.encode()))
+        exchange.model = model = deployment.model or exchange.requested_model
+        wire = self._wire.get((provider.name, model))
+        if wire is None:
+            wire = self._named(provider.name, model)
         if exchange.attempts:
-            wire.append((b"x-aigw-attempts", b"%d" % (len(exchange.attempts) + 1)))
+            wire = [*wire, (b"x-aigw-attempts", b"%d" % (len(exchange.attempts) + 1))]
         return Relay(
             exchange,
             sink,
             operation,
             DIALECTS[exchange.dialect],
+            provider,
             wire,
-            lambda data: provider.judge(200, [], data, None),
-            hide_usage=self._asks_usage(exchange, operation, provider),
+            hide_usage=exchange.stream and self._asks_usage(exchange, operation, provider),
             rename=route is not None and route.response_model == "requested",
         )
+
+    def _named(self, provider: str, model: str) -> Headers:
+        """The headers that say who answers; remembered, for a bounded number of names."""
+        wire: Headers = [(b"x-aigw-provider", provider.encode())]
+        if model.isascii() and model.isprintable():
+            wire.append((b"x-aigw-model", model.encode()))
+        if len(self._wire) >= 1000:
+            self._wire.clear()
+        self._wire[provider, model] = wire
+        return wire
 
     @staticmethod
     def _asks_usage(exchange: Exchange, operation: Operation, provider: Provider) -> bool:
         """Whether we ask for a stream's usage ourselves: where the row allows it and the caller said nothing of it."""
-        return (
-            exchange.stream and provider.stream_usage and not exchange.wants_usage and operation.name in ("chat", "completions")
-        )
+        return provider.stream_usage and not exchange.wants_usage and operation.name in ("chat", "completions")
 
     async def _attempt(
         self,
@@ -255,22 +268,23 @@ class Pipeline:
         body = exchange.body
         if deployment.model is not None and deployment.model != exchange.requested_model:
             body = splice.set_value(body, "model", deployment.model, exchange.requested_model)
-        if self._asks_usage(exchange, operation, provider):
+        if exchange.stream and self._asks_usage(exchange, operation, provider):
             body = splice.add(body, "stream_options", {"include_usage": True})
         return body
 
     def _hurry(self, exchange: Exchange, request: UpstreamRequest) -> None:
         """The route's own timeouts, and never longer for the first byte than the caller's patience lasts."""
         route = exchange.route
-        if route is not None:
-            request.connect_timeout = request.connect_timeout if route.connect_timeout is None else route.connect_timeout
-            request.first_byte_timeout = (
-                request.first_byte_timeout if route.first_byte_timeout is None else route.first_byte_timeout
-            )
-            request.idle_timeout = request.idle_timeout if route.stream_idle_timeout is None else route.stream_idle_timeout
-            request.timeout = request.timeout if route.timeout is None else route.timeout
-        left = max(self._deadline(exchange) - perf_counter(), 0.05)
-        request.first_byte_timeout = min(request.first_byte_timeout, left)
+        if route is not None and route.timed:
+            for name in ("connect_timeout", "first_byte_timeout", "timeout"):
+                own = getattr(route, name)
+                if own is not None:
+                    setattr(request, name, own)
+            if route.stream_idle_timeout is not None:
+                request.idle_timeout = route.stream_idle_timeout
+        left = self._deadline(exchange) - perf_counter()
+        if left < request.first_byte_timeout:
+            request.first_byte_timeout = max(left, 0.05)
 
     def _deadline(self, exchange: Exchange) -> float:
         patience = min(self.patience, exchange.patience) if exchange.patience > 0 else self.patience
@@ -318,8 +332,11 @@ class Pipeline:
             models = (exchange.answer_model, exchange.model) if exchange.answer_model else (exchange.model,)
             cost = self.prices.price(exchange.provider, models, usage, exchange.started_at)
         error, outcome, status = _outcome(exchange, sink, cutting=self.cutting)
-        caller, route = exchange.caller, exchange.route
+        caller, route = exchange.caller or _NOBODY, exchange.route
+        consumer = caller.consumer
         first = exchange.first_token_at
+        spent = usage or _NOTHING
+        attempts = exchange.attempts
         record = Record(
             id=exchange.id,
             at=exchange.started_at,
@@ -331,12 +348,30 @@ class Pipeline:
             operation=exchange.operation,
             dialect=exchange.dialect,
             stream=exchange.stream,
+            consumer=consumer.name,
+            consumer_id=consumer.id,
+            key_id=caller.key.id,
+            group=consumer.group,
+            tags=consumer.tags,
             requested_model=exchange.requested_model[:256],
-            route=route.name[:256] if route is not None else "",
+            route="" if route is None else route.name[:256],
             provider=exchange.provider,
             model=exchange.model[:256],
             answer_model=exchange.answer_model[:256],
             residency=exchange.residency,
+            input=spent.input,
+            cached=spent.cached,
+            cache_write_5m=spent.cache_write_5m,
+            cache_write_1h=spent.cache_write_1h,
+            output=spent.output,
+            reasoning=spent.reasoning,
+            audio_input=spent.audio_input,
+            audio_output=spent.audio_output,
+            image_input=spent.image_input,
+            image_output=spent.image_output,
+            estimated=spent.estimated,
+            service_tier=spent.service_tier,
+            reported_cost=spent.reported_cost,
             finish_reason=exchange.finish_reason[:64],
             end_user=exchange.end_user[:256],
             client_ip=exchange.client_ip,
@@ -345,29 +380,13 @@ class Pipeline:
             config_hash=self.config_hash,
             bytes_in=len(exchange.body),
             bytes_out=exchange.bytes_out,
+            attempts=_encode_attempts(attempts).decode() if attempts else "[]",
         )
-        if caller is not None:
-            consumer = caller.consumer
-            record.consumer, record.consumer_id, record.key_id = consumer.name, consumer.id, caller.key.id
-            record.group, record.tags = consumer.group, consumer.tags
-        if usage is not None:
-            record.input, record.cached, record.output, record.reasoning = (
-                usage.input,
-                usage.cached,
-                usage.output,
-                usage.reasoning,
-            )
-            record.cache_write_5m, record.cache_write_1h = usage.cache_write_5m, usage.cache_write_1h
-            record.audio_input, record.audio_output = usage.audio_input, usage.audio_output
-            record.image_input, record.image_output = usage.image_input, usage.image_output
-            record.estimated, record.service_tier = usage.estimated, usage.service_tier
-            record.reported_cost = usage.reported_cost
         if cost is not None:
             record.cost, record.currency, record.cache_saving = cost.nano, cost.currency, cost.cache_saving
             record.price_source, record.price_version = cost.source, cost.version
-        if exchange.attempts:
-            record.attempts = _encode_attempts(exchange.attempts).decode()
-            record.abandoned_cost = sum(attempt.cost or 0 for attempt in exchange.attempts)
+        if len(attempts) > 1 or error:
+            record.abandoned_cost = sum(attempt.cost or 0 for attempt in attempts)
         return record
 
     # an answer of ours

@@ -22,6 +22,7 @@ from aigw.exchange import Exchange, Flow, Headers, Sink
 from aigw.protocols import framing, splice
 from aigw.protocols.dialect import Dialect, Tap, Told
 from aigw.protocols.operations import Operation
+from aigw.providers.base import Provider
 
 BUFFER = 8 * 1024 * 1024
 """Bytes of a JSON answer that are held until it is whole; a longer one begins to flow and can no longer be retried."""
@@ -32,13 +33,27 @@ EVENT = 4 * 1024 * 1024
 ERROR = 64 * 1024
 """Bytes of an error answer that are kept; no provider has that much to say about one."""
 
-SAMPLE = 4096
+SAMPLE = 8192
 """Bytes of an answer's beginning that are kept to estimate its tokens from, should nobody report them."""
 
 PASS_ON = frozenset(
     {b"content-type", b"content-disposition", b"content-language", b"openai-processing-ms", b"openai-version", b"x-aigw-demo"}
 )
 """Headers of the provider's that the caller gets. Cookies, hop-by-hop headers and the account's rate limits are not its own."""
+
+
+class _NoTap:
+    """Stands where there is no stream to watch."""
+
+    told = Told()
+    failed = b""
+    begun = False
+
+    def look(self, block: bytes) -> bytes:
+        return block
+
+
+NO_TAP = _NoTap()
 
 
 class Relay:
@@ -50,13 +65,15 @@ class Relay:
         "_dialect",
         "_exchange",
         "_flow",
+        "_hide_usage",
         "_operation",
-        "_read_failed",
+        "_provider",
         "_rename",
         "_rest",
         "_sink",
         "_size",
         "_tap",
+        "_wire",
         "body",
         "error",
         "feed",
@@ -64,7 +81,6 @@ class Relay:
         "streaming",
         "told",
         "upstream_headers",
-        "wire",
     )
 
     def __init__(
@@ -73,18 +89,18 @@ class Relay:
         sink: Sink,
         operation: Operation,
         dialect: Dialect,
+        provider: Provider,
         wire: Headers,
-        read_failed: Callable[[bytes], UpstreamError],
         *,
         hide_usage: bool = False,
         rename: bool = False,
     ) -> None:
-        """*wire* are our own headers for the caller; *read_failed* turns the data of a stream's error event into our error;
-        *hide_usage* keeps back the usage event that only we asked for; *rename* makes the answer name the requested model."""
+        """*wire* are our own headers for the caller; *hide_usage* keeps back the usage event that only we asked for; *rename*
+        makes the answer name the requested model."""
         self._exchange, self._sink, self._operation, self._dialect = exchange, sink, operation, dialect
-        self.wire, self._read_failed, self._rename = wire, read_failed, rename
-        self._tap: Tap = dialect.tap(hide_usage=hide_usage)
-        self.told: Told = self._tap.told
+        self._provider, self._wire, self._hide_usage, self._rename = provider, wire, hide_usage, rename
+        self._tap: Tap = NO_TAP
+        self.told: Told = NO_TAP.told
         self.status = 0
         self.error: UpstreamError | None = None
         self.streaming = False
@@ -114,6 +130,8 @@ class Relay:
             self.feed = self._feed_error
         elif kind.startswith(b"text/event-stream"):
             self.streaming = True
+            self._tap = tap = self._dialect.tap(hide_usage=self._hide_usage)
+            self.told = tap.told
             self.feed = self._feed_events
         elif kind.startswith(b"text/html"):
             self._refuse("answered with a web page instead of an API answer")
@@ -154,7 +172,7 @@ class Relay:
         tap = self._tap
         block = tap.look(block)
         if tap.failed:
-            block = self._before_failure(block)
+            self._failed()
         if block and not self._begun:
             self._begin_stream()
         if tap.begun and not self._exchange.first_token_at:
@@ -177,7 +195,11 @@ class Relay:
         sink.write(block)
         if sink.paused and self._flow is not None:
             self._flow.pause()
-            sink.on_resume(self._flow.resume)
+            sink.on_resume(self._resume)
+
+    def _resume(self) -> None:
+        if self._flow is not None:
+            self._flow.resume()
 
     def _whole_events(self, block: bytes) -> bytes:
         """What of *block*, and of what was held before it, is whole; the rest is held."""
@@ -188,19 +210,13 @@ class Relay:
         self._rest = block[cut:]
         return block[:cut]
 
-    def _before_failure(self, block: bytes) -> bytes:
+    def _failed(self) -> None:
         """An error event ends the stream: before the first byte it fails the attempt, after it the caller gets it, cleaned."""
-        self.error = self._read_failed(self._tap.failed)
+        self.error = self._provider.judge(200, [], self._tap.failed, None)
         self.feed = self._feed_nothing
         self._rest = b""
         if self._flow is not None:
             self._flow.stop()
-        kept = []
-        for event in framing.split(block):
-            if framing.data(event) == self._tap.failed:
-                break
-            kept.append(event)
-        return b"".join(kept)
 
     def _refuse(self, why: str) -> None:
         self.error = UpstreamError(
@@ -227,6 +243,7 @@ class Relay:
 
     def complete(self) -> None:
         """The provider's answer has ended: read what it tells. Sets `error` when it is no answer."""
+        self._flow = None  # the connection may serve another by now
         if self.error is not None or not self.status:
             return
         if not 200 <= self.status < 300:
@@ -248,11 +265,11 @@ class Relay:
         """A stream that ends without its last empty line: what is left is an event all the same."""
         rest = self._tap.look(rest)
         if self._tap.failed:
-            rest = self._before_failure(rest)
+            self._failed()
         if rest:
             if not self._begun:
                 self._begin_stream()
-            self._write(rest)
+            self._write(self._renamed(rest) if self._rename else rest)
 
     def finish(self) -> None:
         """Send what is left of a good answer: all of it when it was held, else its end."""
@@ -263,12 +280,15 @@ class Relay:
         else:
             body = self.body
             if self._rename and self.told.model:
-                body = splice.set_value(body, "model", self._exchange.requested_model, self.told.model)
+                try:
+                    body = splice.set_value(body, "model", self._exchange.requested_model, self.told.model)
+                except ValueError:
+                    pass  # it names its model twice: the provider's own business
             self._sink.answer(self.status, self.headers(), body)
 
     def headers(self) -> Headers:
         """The caller's: ours, and of the provider's those that are the caller's business."""
-        return [pair for pair in self.upstream_headers if pair[0] in PASS_ON] + self.wire
+        return [pair for pair in self.upstream_headers if pair[0] in PASS_ON] + self._wire
 
     def _length(self) -> int | None:
         for name, value in self.upstream_headers:

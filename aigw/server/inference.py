@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from functools import partial
 from http import HTTPStatus
 from itertools import count
 from typing import Protocol
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestPayloadError
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import PayloadAccessError, RequestPayloadError
+from multidict import CIMultiDictProxy
 
 from aigw.errors import CallerError
 from aigw.exchange import Exchange
@@ -18,16 +20,13 @@ from aigw.gateway import Gateway
 from aigw.protocols import DIALECTS
 from aigw.protocols.operations import OPERATIONS, Operation
 from aigw.server.front import Front
-from aigw.server.sink import AlreadySent, HttpSink
+from aigw.server.sink import HttpSink
 
 _BY_PATH = {operation.path: operation for operation in OPERATIONS.values()}
 _EXACT = {"/v1" + path: operation for path, operation in _BY_PATH.items()}
 
 PREFIXES = frozenset({"v1", "openai", "anthropic", "api", "v1beta"})
 """Leading path segments that clients write in every combination (base URLs with and without /v1, or twice)."""
-
-_KEPT = AlreadySent(keep_alive=True)
-_CLOSED = AlreadySent(keep_alive=False)
 
 _BOOT = secrets.token_hex(6)
 _ids = count(1)
@@ -57,24 +56,20 @@ def operation_at(path: str) -> Operation | None:
 
 
 class Inference:
-    """Answers one request for a model. `dispatch` hands every other request on to the application."""
+    """Answers requests for a model: the `Exchanges` of the front."""
 
-    def __init__(self, holder: Holder, application: web.Server) -> None:
+    def __init__(self, holder: Holder) -> None:
         self.holder = holder
-        self._application = application.request_handler
 
-    async def dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
-        message = request._message  # noqa: SLF001 - the parsed head; the properties cost as much as the routing
-        operation = _EXACT.get(message.path) or operation_at(message.path)
-        if operation is None or message.method != "POST":
-            return await self._application(request)
+    def operation_of(self, message: RawRequestMessage) -> Operation | None:
+        if message.method != "POST" or message.upgrade:
+            return None
+        return _EXACT.get(message.path) or operation_at(message.path)
+
+    async def serve(self, front: Front, message: RawRequestMessage, payload: StreamReader, operation: Operation) -> bool:
         gateway = self.holder.gateway
-        front = request.protocol
-        assert isinstance(front, Front)
         headers = message.headers
-        exchange = Exchange(new_id(), operation.name, operation.dialect, b"", headers)
-        exchange.started = time.perf_counter()
-        exchange.started_at = time.time()
+        exchange = Exchange(new_id(), operation.name, operation.dialect, headers, time.perf_counter(), time.time())
         if gateway.keeps_address:
             peer = front.peername
             exchange.client_ip = peer[0] if isinstance(peer, tuple) else ""
@@ -83,71 +78,83 @@ class Inference:
         patience = headers.get("x-stainless-timeout")
         if patience is not None:
             exchange.patience = _seconds(patience)
-        sink = HttpSink(front, request, exchange.id)
+        sink = HttpSink(front, message, exchange.id)
         gateway.began()
         try:
-            await gateway.pipeline.serve(exchange, sink, partial(_receive, request, sink, gateway.max_body))
+            await gateway.pipeline.serve(exchange, sink, Upload(front, headers, payload, sink, gateway.max_body))
         finally:
             gateway.ended()
         if not sink.started:
             sink.abort()
-        return _KEPT if sink.keep_alive else _CLOSED
+        return sink.keep_alive
 
 
-async def _receive(request: web.BaseRequest, sink: HttpSink, max_body: int) -> bytes:
-    """The request's body. Everything that can be refused by the head alone is refused before a byte of it is read."""
-    headers = request._message.headers  # noqa: SLF001
-    payload = request._payload  # noqa: SLF001
-    kind = headers.get("Content-Type")
-    if kind is not None and kind != "application/json":
-        media = kind.partition(";")[0].strip().lower()
-        if media != "application/json" and not media.endswith("+json"):
-            sink.keep_alive = sink.keep_alive and payload.is_eof()
-            raise CallerError(
-                "caller_unsupported_media_type",
-                "The content type must be application/json. Add the header 'content-type: application/json'.",
+class Upload:
+    """A request's body, as the walk asks for it: once, and only when its sender is welcome. What can be refused by the head
+    alone is refused before a byte of it is read."""
+
+    __slots__ = ("_front", "_headers", "_max", "_payload", "_sink")
+
+    def __init__(
+        self, front: Front, headers: CIMultiDictProxy[str], payload: StreamReader, sink: HttpSink, max_body: int
+    ) -> None:
+        self._front, self._headers, self._payload, self._sink, self._max = front, headers, payload, sink, max_body
+
+    async def __call__(self) -> bytes:
+        headers, payload = self._headers, self._payload
+        kind = headers.get("Content-Type")
+        if kind is not None and kind != "application/json":
+            media = kind.partition(";")[0].strip().lower()
+            if media != "application/json" and not media.endswith("+json"):
+                raise self._refused(
+                    "caller_unsupported_media_type",
+                    "The content type must be application/json. Add the header 'content-type: application/json'.",
+                )
+        if "Content-Encoding" in headers and headers["Content-Encoding"].lower() != "identity":
+            raise self._refused(
+                "caller_unsupported_media_type", "Compressed request bodies are not accepted. Send it uncompressed."
             )
-    if headers.get("Content-Encoding", "identity").lower() != "identity":
-        sink.keep_alive = sink.keep_alive and payload.is_eof()
-        raise CallerError("caller_unsupported_media_type", "Compressed request bodies are not accepted. Send it uncompressed.")
-    length = headers.get("Content-Length")
-    if length is not None and int(length) > max_body:
-        sink.keep_alive = False
-        raise too_large(max_body)
-    if payload.is_eof():
-        body = payload.read_nowait(-1)
-        return body if len(body) <= max_body else _refuse_size(sink, max_body)
-    if (expected := headers.get("Expect")) is not None:
-        if expected.lower() != "100-continue":
-            sink.keep_alive = False
-            raise CallerError("caller_expectation_failed", "The only expectation that can be met is 100-continue.")
-        if request.transport is not None:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    blocks = []
-    size = 0
-    try:
-        while not payload.at_eof():
-            block = await payload.readany()
-            size += len(block)
-            if size > max_body:
-                return _refuse_size(sink, max_body)
-            blocks.append(block)
-    except (RequestPayloadError, web.RequestPayloadError) as error:
-        sink.keep_alive = False
-        raise CallerError("caller_invalid_request", "The request's body is not framed as its head says.") from error
-    return b"".join(blocks)
+        length = headers.get("Content-Length")
+        if length is not None and int(length) > self._max:
+            raise self._too_large()
+        if payload._eof and payload._exception is None:  # noqa: SLF001 - it is all here: `read` would wake the transport
+            blocks = payload._buffer  # noqa: SLF001
+            body = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+            if len(body) > self._max:
+                raise self._too_large()
+            return body
+        return await self._arriving()
 
+    async def _arriving(self) -> bytes:
+        """A body that is still on its way."""
+        if (expected := self._headers.get("Expect")) is not None:
+            if expected.lower() != "100-continue":
+                raise self._refused("caller_expectation_failed", "The only expectation that can be met is 100-continue.")
+            if self._front.transport is not None:
+                self._front.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        blocks = []
+        size = 0
+        try:
+            while not self._payload.at_eof():
+                block = await self._payload.readany()
+                size += len(block)
+                if size > self._max:
+                    raise self._too_large()
+                blocks.append(block)
+        except (RequestPayloadError, PayloadAccessError):
+            raise self._refused("caller_invalid_request", "The request's body is not framed as its head says.") from None
+        return b"".join(blocks)
 
-def _refuse_size(sink: HttpSink, max_body: int) -> bytes:
-    sink.keep_alive = False
-    raise too_large(max_body)
+    def _refused(self, code: str, message: str) -> CallerError:
+        """The rest of the body is not worth reading: unless all of it is here, the connection ends with the refusal."""
+        self._sink.keep_alive = self._sink.keep_alive and self._payload.is_eof()
+        return CallerError(code, message)
 
-
-def too_large(max_body: int) -> CallerError:
-    return CallerError(
-        "caller_body_too_large",
-        f"The request's body is larger than {max_body // 1024 // 1024} MiB ([server] max_body).",
-    )
+    def _too_large(self) -> CallerError:
+        return self._refused(
+            "caller_body_too_large",
+            f"The request's body is larger than {self._max // 1024 // 1024} MiB ([server] max_body).",
+        )
 
 
 def _seconds(text: str) -> float:

@@ -119,7 +119,7 @@ class Server:
         front.__class__ = FrontServer
         assert isinstance(front, FrontServer)
         front.stall_timeout = config.server.stall_timeout
-        front.request_handler = Inference(self, front).dispatch
+        front.exchanges = Inference(self)
         self._front = front
         self._runners.append(runner)
         data = await _bind(runner, config.server.host, config.server.port, "[server]")

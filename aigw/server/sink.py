@@ -1,9 +1,7 @@
 """The `Sink` that speaks HTTP/1.1 to the caller: our own bytes, straight to its transport.
 
 aigw's answers bypass aiohttp's response writing (it costs as much as all the rest of a passthrough request), so what aiohttp
-would see to is seen to here: chunks only where the caller speaks HTTP/1.1, no body for HEAD, 204 and 304, `connection: close`
-when that is what follows, and `output_size`, so that an exception after our first byte does not make aiohttp write a second
-answer into ours.
+would see to is seen to here: chunks only where the caller speaks HTTP/1.1, and `connection: close` when that is what follows.
 """
 
 from __future__ import annotations
@@ -11,58 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from aigw.exchange import Headers
 from aigw.server.front import Front
 
-_REASON = {status.value: status.phrase.encode() for status in HTTPStatus}
-_REASON[499] = b"Client Closed Request"
-_REASON[529] = b"Overloaded"
-
-
-class AlreadySent(web.StreamResponse):
-    """Tells aiohttp that the answer has gone out: its connection handling stays, its response writing does nothing. Two of
-    them serve every request: whether the connection is kept open is all that aiohttp still asks."""
-
-    def __init__(self, keep_alive: bool) -> None:
-        super().__init__()
-        self._keep_alive = keep_alive
-
-    @property
-    def prepared(self) -> bool:
-        return True
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
+_PHRASES = {status.value: status.phrase for status in HTTPStatus} | {529: "Overloaded"}
+_STATUS_LINES = {status: f"HTTP/1.1 {status} {phrase}\r\n".encode() for status, phrase in _PHRASES.items()}
 
 
 class HttpSink:
     """One answer to one request."""
 
-    __slots__ = (
-        "_chunked",
-        "_front",
-        "_head",
-        "_http11",
-        "_left",
-        "_writer",
-        "body_allowed",
-        "keep_alive",
-        "request_id",
-        "status",
-    )
+    __slots__ = ("_chunked", "_front", "_head", "_http11", "_left", "keep_alive", "request_id", "status")
 
-    def __init__(self, front: Front, request: web.BaseRequest, request_id: str) -> None:
+    def __init__(self, front: Front, message: RawRequestMessage, request_id: str) -> None:
         self._front = front
-        self._writer = request._payload_writer  # noqa: SLF001 - its output_size is what stops a second answer
-        message = request._message  # noqa: SLF001 - the parsed head, without the properties' detours
         self._http11 = message.version[1] >= 1
         self.keep_alive = not message.should_close
-        self.body_allowed = message.method != "HEAD"
         self.request_id = request_id
         self.status = 0
         self._chunked = False
@@ -79,21 +43,27 @@ class HttpSink:
 
     def begin(self, status: int, headers: Headers, length: int | None = None) -> None:
         """The head waits for the first block, so that both go out in one write."""
-        head = [b"HTTP/1.1 %d %b\r\nx-request-id: %b\r\n" % (status, _REASON.get(status, b"Answer"), self.request_id.encode())]
-        for name, value in headers:
-            head.append(b"%b: %b\r\n" % (name, value))
+        self.status = status
         if length is not None:
-            head.append(b"content-length: %d\r\n" % length)
+            framing = b"content-length: %d\r\n" % length
             self._left = length
         elif self._http11:
-            head.append(b"transfer-encoding: chunked\r\n")
+            framing = b"transfer-encoding: chunked\r\n"
             self._chunked = True
         else:
+            framing = b""
             self.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the answer
-        head.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        self.status = status
-        self._head = b"".join(head)
-        self._writer.output_size += len(self._head)
+        self._head = self._rendered(status, headers, framing)
+
+    def _rendered(self, status: int, headers: Headers, framing: bytes) -> bytes:
+        lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        return b"%bx-request-id: %b\r\n%b%b%b" % (
+            _STATUS_LINES.get(status) or b"HTTP/1.1 %d Answer\r\n" % status,
+            self.request_id.encode(),
+            lines,
+            framing,
+            b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n",
+        )
 
     def write(self, block: bytes) -> None:
         if not block:
@@ -106,10 +76,8 @@ class HttpSink:
                 self.abort()
                 return
         if self._head:
-            block = self._head + block if self.body_allowed else self._head
+            block = self._head + block
             self._head = b""
-        elif not self.body_allowed:
-            return
         transport = self._front.transport
         if transport is not None:
             transport.write(block)
@@ -118,10 +86,8 @@ class HttpSink:
         if self._left:  # less than was promised
             self.abort()
             return
-        last = self._head
+        last = self._head + b"0\r\n\r\n" if self._chunked else self._head
         self._head = b""
-        if self._chunked and self.body_allowed:
-            last += b"0\r\n\r\n"
         transport = self._front.transport
         if last and transport is not None:
             transport.write(last)
@@ -134,12 +100,10 @@ class HttpSink:
             transport.abort()
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        self.begin(status, headers, len(body))
-        if body and self.body_allowed:
-            self.write(body)
-        else:
-            self._left = 0
-            self.end()
+        self.status = status
+        transport = self._front.transport
+        if transport is not None:
+            transport.write(self._rendered(status, headers, b"content-length: %d\r\n" % len(body)) + body)
 
     def on_resume(self, callback: Callable[[], None]) -> None:
         self._front.on_resume = callback
