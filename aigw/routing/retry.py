@@ -17,12 +17,14 @@ def may_retry(error: UpstreamError, *, safe: bool, timeouts: int) -> bool:
     attempts of this exchange timed out after the body had gone out, this one included.
 
     Connection errors, 429, 503, 529 and other 5xx: yes. A timeout after the body went out, once, and both costs are recorded.
-    What is not safe to repeat (images, audio) never, once a provider may have begun to work on it.
+    What is not safe to repeat (images, audio) never, once a provider may have begun to work on it: an error of its own says that
+    it did not, but a 504 comes from a proxy that gave up waiting, and a 200 that is no answer may have been billed.
     """
     if not error.may_retry:
         return False
-    if not error.sent or error.upstream_status is not None:
-        return True  # nothing reached a provider, or it told us itself that it failed
+    if not error.sent:
+        return True  # nothing reached a provider
+    told = error.upstream_status is not None
     if not safe:
-        return False
-    return error.code != "provider_timeout" or timeouts <= 1
+        return told and error.code not in ("provider_timeout", "provider_bad_response")
+    return told or error.code != "provider_timeout" or timeouts <= 1
