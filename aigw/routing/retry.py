@@ -17,8 +17,8 @@ def may_retry(error: UpstreamError, *, safe: bool, timeouts: int) -> bool:
     attempts of this exchange timed out after the body had gone out, this one included.
 
     Connection errors, 429, 503, 529 and other 5xx: yes. A timeout after the body went out, once, and both costs are recorded.
-    What is not safe to repeat (images, audio) never, once a provider may have begun to work on it: an error of its own says that
-    it did not, but a 504 comes from a proxy that gave up waiting, and a 200 that is no answer may have been billed.
+    What is not safe to repeat (images, audio) never, once a provider may have begun to work on it: an error of its own says
+    that it did not, but a 504 comes from a proxy that gave up waiting, and a 200 that is no answer may have been billed.
     """
     if not error.may_retry:
         return False
