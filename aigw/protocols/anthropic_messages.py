@@ -9,7 +9,7 @@ import msgspec
 from aigw.errors import CODES, GatewayError, UpstreamError
 from aigw.exchange import Usage
 from aigw.protocols import framing
-from aigw.protocols.dialect import Asked, Told, complain, decode_answer
+from aigw.protocols.dialect import Asked, Said, Told, complain, decode_answer, says
 from aigw.protocols.openai_chat import Number, whole
 
 
@@ -55,6 +55,7 @@ class _Event(msgspec.Struct, gc=False):
     message: _Message | None = None
     delta: _Delta | None = None
     usage: _Usage | None = None
+    error: Said = msgspec.UNSET
 
 
 _head = msgspec.json.Decoder(_Head).decode
@@ -113,7 +114,7 @@ class AnthropicMessages:
             try:
                 theirs = msgspec.json.decode(error.body)["error"]["type"]
                 kind = theirs if isinstance(theirs, str) else kind
-            except (msgspec.DecodeError, TypeError, KeyError, RecursionError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 pass
         inner = {"type": kind, "message": error.message, "aigw_code": error.code}
         return _encode({"type": "error", "error": inner, "request_id": request_id})
@@ -137,9 +138,13 @@ class MessagesTap:
     def look(self, block: bytes) -> bytes:
         if not self.begun and b"content_block_delta" in block:
             self.begun = True
-        if b'"usage"' in block or b'"error"' in block or b"event: error" in block:
+        if b'"usage"' in block or b'"error"' in block:
+            at = 0
             for event in framing.split(block):
                 self._event(event)
+                if self.failed:
+                    return block[:at]
+                at += len(event)
         return block
 
     def _event(self, event: bytes) -> None:
@@ -148,9 +153,9 @@ class MessagesTap:
         data = framing.data(event)
         try:
             seen = _event(data)
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return
-        if seen.type == "error":
+        if says(seen.error) or seen.type == "error":
             self.failed = data
         elif seen.type == "message_start" and seen.message is not None:
             self.told.model = seen.message.model or ""

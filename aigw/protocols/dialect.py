@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -33,8 +34,8 @@ class Told(msgspec.Struct, gc=False):
 
 
 class Tap(Protocol):
-    """Watches one stream go by. `look` is given whole events, as bytes, and returns the bytes to send on (the same, unless the
-    stream holds an event that only we asked for). `failed` is the data of an error event, once one was seen.
+    """Watches one stream go by. `look` is given whole events, as bytes, and returns the bytes to send on: the same, less the
+    event that only we asked for, and up to the first error event, whose data is then in `failed`: nothing more is looked at.
 
     `begun` turns true with the first event that carries content: the first token.
     """
@@ -73,15 +74,43 @@ def decode_answer(decode: Callable[[bytes], T], body: bytes) -> T | None:
     """An answer's typed part; None when it is an object with odd types inside (still an answer). Raises ValueError when it is
     no JSON object: then it is no answer."""
     try:
+        return _decode_strictly(decode, body)
+    except ValueError:
+        return _decode_strictly(decode, _mended(body))
+
+
+def _mended(body: bytes) -> bytes:
+    """*body* in strict JSON, if it is such as Python's own decoder takes: with half of a surrogate pair (JavaScript cuts
+    strings so), NaN or Infinity (Python writes them). Hosts send these, callers read them, and such an answer is paid for."""
+    try:
+        value = json.loads(body, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _decode_strictly(decode: Callable[[bytes], T], body: bytes) -> T | None:
+    try:
         return decode(body)
     except msgspec.ValidationError:
         try:
             _any_object(body)
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):
             raise ValueError("not a JSON object") from None
         return None
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise ValueError("not JSON") from None
+
+
+Said = msgspec.Raw | msgspec.UnsetType
+"""A member whose value is only asked whether it says anything. (`| None` would make msgspec refuse all but null.)"""
+
+_NOTHING = frozenset({b"null", b'""', b"{}", b"[]", b"false", b"0"})
+
+
+def says(member: Said) -> bool:
+    """Whether a stream's `error` member means one: many hosts send an empty one along with each chunk."""
+    return member is not msgspec.UNSET and bytes(member) not in _NOTHING
 
 
 def complain(error: msgspec.DecodeError | RecursionError | UnicodeError) -> CallerError:
@@ -97,9 +126,12 @@ def complain(error: msgspec.DecodeError | RecursionError | UnicodeError) -> Call
             message = f"The request has no `{missing}`. Name the model to use."
             return CallerError("caller_invalid_request", message, param=missing)
         return CallerError("caller_invalid_json", "The request body must be a JSON object.")
+    if not text.startswith("Expected "):
+        return CallerError("caller_invalid_request", f"`{name}` is out of range.", param=name)
     expected = text.replace("`", "").replace("Expected ", "").replace(" | null", "").partition(", got ")
-    plain = {"str": "a string", "int": "a whole number", "bool": "true or false", "object": "an object", "array": "a list"}
-    wanted = " or ".join(plain.get(word, word) for word in expected[0].split(" | "))
+    plain = {"str": "a string", "int": "a number", "float": "a number", "bool": "true or false"}
+    plain |= {"object": "an object", "array": "a list"}
+    wanted = " or ".join(dict.fromkeys(plain.get(word, word) for word in expected[0].split(" | ")))
     got = plain.get(expected[2], expected[2])
     return CallerError("caller_invalid_request", f"`{name}` must be {wanted}, not {got}.", param=name)
 

@@ -14,7 +14,7 @@ import msgspec
 from aigw.errors import GatewayError, UpstreamError
 from aigw.exchange import Usage
 from aigw.protocols import framing
-from aigw.protocols.dialect import Asked, Told, complain, decode_answer, openai_error
+from aigw.protocols.dialect import Asked, Said, Told, complain, decode_answer, openai_error, says
 
 Number = int | float | None
 
@@ -91,7 +91,8 @@ class _Named(msgspec.Struct, gc=False):
 
 
 class _Failed(msgspec.Struct, gc=False):
-    error: msgspec.Raw | msgspec.UnsetType | None = msgspec.UNSET
+    error: Said = msgspec.UNSET
+    object: Any = None
 
 
 _head = msgspec.json.Decoder(_Head).decode
@@ -200,31 +201,31 @@ def _error_object(error: GatewayError) -> Any:
         return None
     try:
         return msgspec.json.decode(error.body).get("error")
-    except (msgspec.DecodeError, AttributeError, RecursionError):
+    except (ValueError, AttributeError, RecursionError):
         return None
 
 
 class ChatTap:
     """Watches a chat (or completions, images, speech) stream. Three byte searches a block; JSON only where one hits."""
 
-    __slots__ = ("_hide", "_named", "begun", "failed", "told")
+    __slots__ = ("_hide", "_introduced", "begun", "failed", "told")
 
     def __init__(self, hide_usage: bool) -> None:
         self.told = Told()
         self.failed = b""
         self.begun = False
         self._hide = hide_usage
-        self._named = False
+        self._introduced = False
 
     def look(self, block: bytes) -> bytes:
+        if b'"error"' in block:
+            block = self._before_error(block)
         if not self.begun:
             self._begin(block)
         if b'"usage":{' in block or b'"usage": {' in block:
             block = self._usage(block)
         if b'"finish_reason":"' in block or b'"finish_reason": "' in block:
             self._finish(block)
-        if b'"error"' in block:
-            self._error(block)
         return block
 
     def _begin(self, block: bytes) -> None:
@@ -232,15 +233,17 @@ class ChatTap:
             data = framing.data(event)
             if not data.startswith(b"{"):
                 continue
-            if not self._named:
-                self._named = True
+            if not self.told.model:
                 try:
                     self.told.model = _named(data).model or ""
-                except (msgspec.DecodeError, RecursionError):
+                except (ValueError, RecursionError):
                     pass
+            if b'"choices":[]' in data or b'"choices": []' in data:
+                continue  # Azure speaks of its filter first, and names no model there
             # The first delta holds only the role: content is what comes after it, or with it.
-            if b'"role"' not in data or (b'"content":"' in data and b'"content":""' not in data):
+            if self._introduced or b'"role"' not in data or (b'"content":"' in data and b'"content":""' not in data):
                 self.begun = True
+            self._introduced = True
 
     def _usage(self, block: bytes) -> bytes:
         kept = []
@@ -248,13 +251,13 @@ class ChatTap:
             if b'"usage"' in event:
                 try:
                     answer = _answer(framing.data(event))
-                except (msgspec.DecodeError, RecursionError):
+                except (ValueError, RecursionError):
                     kept.append(event)
                     continue
                 told = _told(answer)
                 if told.usage is not None:
                     self.told.usage = told.usage
-                    if self._hide and not answer.choices and answer.choices is not None:
+                    if self._hide and not answer.choices:
                         continue  # the extra chunk that only we asked for
             kept.append(event)
         return b"".join(kept)
@@ -264,20 +267,24 @@ class ChatTap:
             if b'"finish_reason"' in event:
                 try:
                     answer = _answer(framing.data(event))
-                except (msgspec.DecodeError, RecursionError):
+                except (ValueError, RecursionError):
                     continue
                 told = _told(answer)
                 self.told.finish_reason = told.finish_reason or self.told.finish_reason
                 if told.usage is not None and answer.usage is None:
                     self.told.usage = told.usage  # choices[0].usage, x_groq.usage
 
-    def _error(self, block: bytes) -> None:
+    def _before_error(self, block: bytes) -> bytes:
+        at = 0
         for event in framing.split(block):
             if b'"error"' in event:
                 data = framing.data(event)
                 try:
-                    error = _failed(data).error
-                except (msgspec.DecodeError, RecursionError):
-                    continue
-                if error is not msgspec.UNSET and error is not None and bytes(error) != b"null":
+                    seen = _failed(data)
+                except (ValueError, RecursionError):
+                    seen = _Failed()
+                if says(seen.error) or seen.object == "error":  # the latter: older vLLM
                     self.failed = data
+                    return block[:at]
+            at += len(event)
+        return block

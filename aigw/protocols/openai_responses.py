@@ -8,7 +8,7 @@ import msgspec
 
 from aigw.errors import GatewayError
 from aigw.protocols import framing
-from aigw.protocols.dialect import Asked, Told, complain, decode_answer
+from aigw.protocols.dialect import Asked, Said, Told, complain, decode_answer, says
 from aigw.protocols.openai_chat import Number, OpenAIChat, OpenAIUsage, usage_of, whole
 
 
@@ -35,6 +35,7 @@ class _Answer(msgspec.Struct, gc=False):
 class _Event(msgspec.Struct, gc=False):
     type: str = ""
     response: _Answer | None = None
+    error: Said = msgspec.UNSET
 
 
 _head = msgspec.json.Decoder(_Head).decode
@@ -96,9 +97,13 @@ class ResponsesTap:
     def look(self, block: bytes) -> bytes:
         if not self.begun and b".delta" in block:
             self.begun = True
-        if b'"response":{' in block or b'"response": {' in block or b"event: error" in block or b'"type":"error"' in block:
+        if b'"response":{' in block or b'"response": {' in block or b'"error"' in block:
+            at = 0
             for event in framing.split(block):
                 self._event(event)
+                if self.failed:
+                    return block[:at]
+                at += len(event)
         return block
 
     def _event(self, event: bytes) -> None:
@@ -107,9 +112,9 @@ class ResponsesTap:
         data = framing.data(event)
         try:
             seen = _event(data)
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return
-        if seen.type in ("error", "response.failed"):
+        if says(seen.error) or seen.type in ("error", "response.failed"):
             self.failed = data
         if seen.response is not None:
             told = _told(seen.response)
