@@ -1,0 +1,287 @@
+"""A pipeline whose far side plays scripts and whose near side keeps what it is given: everything between them is the real
+thing (table, providers, pools, prices, directory, limits)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from aigw.access.authenticate import Directory, configured
+from aigw.access.rate_limit import RateLimit
+from aigw.config.load import parse
+from aigw.deployment import ProviderKey
+from aigw.errors import UpstreamError
+from aigw.exchange import Exchange, Headers, Receiver, Record, UpstreamRequest
+from aigw.gateway import claimant
+from aigw.hooks import Listener
+from aigw.metering.prices import PriceBook
+from aigw.pipeline import Pipeline
+from aigw.protocols.operations import OPERATIONS
+from aigw.providers import compatible
+from aigw.routing.key_pool import KeyPool
+from aigw.routing.table import Table
+from aigw.storage.base import Counters
+from aigw.storage.counters import MemoryCounters
+
+KEY = "the-key-of-ci"
+
+JSON = (b"content-type", b"application/json")
+EVENTS = (b"content-type", b"text/event-stream")
+
+Play = Callable[[UpstreamRequest, Receiver], Awaitable[None]]
+"""What one call to a provider meets."""
+
+
+class NoFlow:
+    """A connection that nobody has to hold back; keeps whether it was stopped."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def answers(body: bytes | dict[str, Any], status: int = 200, *headers: tuple[bytes, bytes]) -> Play:
+    """A whole answer, in two blocks."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    async def play(request: UpstreamRequest, receiver: Receiver) -> None:
+        receiver.head(status, [*(headers or (JSON,)), (b"content-length", str(len(data)).encode())], NoFlow())
+        for block in (data[: len(data) // 2], data[len(data) // 2 :]):
+            if block:
+                receiver.feed(block)
+            await asyncio.sleep(0)
+
+    return play
+
+
+def streams(*blocks: bytes, then: BaseException | None = None) -> Play:
+    """An event stream, block by block; *then* is how it breaks."""
+
+    async def play(request: UpstreamRequest, receiver: Receiver) -> None:
+        receiver.head(200, [EVENTS], NoFlow())
+        for block in blocks:
+            receiver.feed(block)
+            await asyncio.sleep(0)
+        if then is not None:
+            raise then
+
+    return play
+
+
+def fails(error: BaseException, *, after: float = 0.0) -> Play:
+    """No answer at all."""
+
+    async def play(request: UpstreamRequest, receiver: Receiver) -> None:
+        await asyncio.sleep(after)
+        raise error
+
+    return play
+
+
+def unreachable() -> UpstreamError:
+    return UpstreamError("provider_unreachable", "could not be reached", fault="deployment", may_retry=True, sent=False)
+
+
+def lost() -> UpstreamError:
+    return UpstreamError("provider_connection_lost", "hung up", fault="deployment", may_retry=True)
+
+
+def timed_out() -> UpstreamError:
+    return UpstreamError("provider_timeout", "did not answer in time", fault="deployment", may_retry=True)
+
+
+class Scripted:
+    """A transport: each call plays the next script, the last one from then on."""
+
+    def __init__(self, *plays: Play) -> None:
+        self._plays = plays
+        self.requests: list[UpstreamRequest] = []
+        self.cancelled = 0
+        self.running = 0
+
+    async def send(self, request: UpstreamRequest, receiver: Receiver) -> None:
+        play = self._plays[min(len(self.requests), len(self._plays) - 1)]
+        self.requests.append(request)
+        self.running += 1
+        try:
+            await play(request, receiver)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+    async def close(self) -> None: ...
+
+    @property
+    def went_to(self) -> list[str]:
+        """Host and key of each call, in order."""
+        found = []
+        for request in self.requests:
+            wire = request.target.wire.decode()
+            key = wire.partition("Bearer ")[2].partition("\r\n")[0]
+            found.append(f"{request.target.origin.host} {key}".rstrip())
+        return found
+
+
+class Near:
+    """A sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.ended = self.aborted = False
+        self.paused = False
+        self.resume: Callable[[], None] | None = None
+
+    @property
+    def started(self) -> bool:
+        return self.status != 0
+
+    def begin(self, status: int, headers: Headers, length: int | None = None) -> None:
+        assert not self.status, "an answer begins once"
+        assert len({name for name, _ in headers}) == len(headers), f"a header twice: {headers}"
+        self.status, self.headers = status, dict(headers)
+
+    def write(self, block: bytes) -> None:
+        assert self.status
+        assert not self.ended, "nothing after the end"
+        assert not self.aborted, "nothing after the cut"
+        self.body += block
+
+    def end(self) -> None:
+        assert self.status
+        assert not self.ended, "an answer ends once"
+        assert not self.aborted, "what was cut has no end"
+        self.ended = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        self.begin(status, headers)
+        if body:
+            self.write(body)
+        self.end()
+
+    def on_resume(self, callback: Callable[[], None]) -> None:
+        self.resume = callback
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error object of the answer."""
+        found: dict[str, Any] = json.loads(self.body)["error"]
+        return found
+
+
+class Kept:
+    """A journal in memory. `seen` says what the caller had seen of the answer's end when each record came."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.seen: list[bool] = []
+        self.near: Near | None = None
+        self.error: Exception | None = None
+
+    def write(self, record: Record) -> None:
+        self.records.append(record)
+        if self.near is not None:
+            self.seen.append(self.near.ended)
+        if self.error is not None:
+            raise self.error
+
+
+class Walk:
+    """A pipeline for the TOML *config* (its keys are literals), in front of *plays*."""
+
+    def __init__(
+        self,
+        config: str,
+        *plays: Play,
+        counters: Counters | None = None,
+        listeners: Sequence[Listener] = (),
+        patience: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        parsed = parse(config)
+        self.transport = Scripted(*plays)
+        self.journal = Kept()
+        self.pools: dict[str, KeyPool] = {}
+        providers = {}
+        for name, table in parsed.providers.items():
+            keys = [ProviderKey(f"{name}#{number}", key, table.account or "") for number, key in enumerate(table.keys, 1)]
+            self.pools[name] = KeyPool(keys or [ProviderKey(name, "")])
+            providers[name] = compatible.build(name, table, parsed.upstream, list(table.keys), environ={})
+        callers = [configured(name, table, table.key) for name, table in parsed.consumers.items()]
+        directory = Directory(required=parsed.auth.required, configured=callers, clock=clock)
+        directory.seq = 0  # the store was read: it holds nobody
+        self.table = Table(parsed.routes, [claimant(parsed, provider) for provider in providers.values()])
+        self.pipeline = Pipeline(
+            directory=directory,
+            limits=RateLimit(parsed.limits, counters or MemoryCounters()),
+            table=self.table,
+            providers=providers,
+            pools=self.pools,
+            transport=self.transport,
+            prices=PriceBook(parsed.prices, {name: provider.price_id for name, provider in providers.items()}),
+            journal=self.journal,
+            listeners=listeners,
+            config_hash="cafe",
+            patience=patience,
+        )
+
+    def exchange(self, operation: str = "chat", key: str | None = KEY, **fields: Any) -> Exchange:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        headers |= fields.pop("headers", {})
+        dialect = OPERATIONS[operation].dialect
+        return Exchange(
+            f"req_{len(self.journal.records)}", operation, dialect, headers, time.perf_counter(), time.time(), **fields
+        )
+
+    async def ask(
+        self,
+        body: bytes | dict[str, Any],
+        operation: str = "chat",
+        *,
+        key: str | None = KEY,
+        receive: Callable[[], Awaitable[bytes]] | None = None,
+        **fields: Any,
+    ) -> tuple[Near, Record]:
+        """Walk one exchange to its end: what the caller got, and the one record of it."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+        async def at_once() -> bytes:
+            return data
+
+        near = self.journal.near = Near()
+        before = len(self.journal.records)
+        await self.pipeline.serve(self.exchange(operation, key, **fields), near, receive or at_once)
+        assert len(self.journal.records) == before + 1, "exactly one record"
+        return near, self.journal.records[-1]
+
+    def begin(self, body: dict[str, Any], operation: str = "chat", **fields: Any) -> tuple[asyncio.Task[None], Near]:
+        """Start to walk an exchange in a task of its own, to be cancelled."""
+        receive = fields.pop("receive", None)
+        data = json.dumps(body).encode()
+
+        async def at_once() -> bytes:
+            return data
+
+        near = self.journal.near = Near()
+        walk = self.pipeline.serve(self.exchange(operation, **fields), near, receive or at_once)
+        return asyncio.get_running_loop().create_task(walk), near
+
+
+def attempts(record: Record) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(record.attempts)
+    return found
