@@ -1,0 +1,84 @@
+"""docs/configuration.md against the schema: nothing missing, nothing invented, every type and default as it is."""
+
+from __future__ import annotations
+
+import tomllib
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+import pytest
+
+from aigw.config import schema
+from aigw.providers.compatible import Patience
+from tests.docs.pages import ROOT, headings, spans, tables
+
+PAGE = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+NAMED = {"prices": '"PROVIDER/MODEL"', "routes": '"NAME"'}  # what stands for a table's name in a heading; else NAME
+
+
+def expected_tables() -> dict[str, type[msgspec.Struct]]:
+    """Heading -> the schema's table."""
+    found: dict[str, type[msgspec.Struct]] = {}
+    for field in msgspec.structs.fields(schema.Config):
+        if get_origin(field.type) is dict:
+            found[f"`[{field.name}.{NAMED.get(field.name, 'NAME')}]`"] = get_args(field.type)[1]
+        else:
+            found[f"`[{field.name}]`"] = field.type
+    found["Entries of `targets` and `fallback`"] = schema.RouteTarget
+    return found
+
+
+def words_for(kind: Any) -> str:
+    kind = next((option for option in get_args(kind) if option is not NoneType), kind) if NoneType in get_args(kind) else kind
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(f'`"{choice}"`' for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return "list of strings" if get_args(kind)[0] is str else "list of tables"
+    if get_origin(kind) is dict:
+        return "table of strings"
+    return {bool: "true or false", int: "whole number", float: "number", str: "string"}[kind]
+
+
+@pytest.mark.parametrize("heading", expected_tables())
+def test_every_key(heading: str) -> None:
+    """Each table has exactly the keys of the schema, in any order, with their types and defaults."""
+    written = {row[0].strip("`"): row for row in tables(PAGE)[heading]}
+    fields = {field.name: field for field in msgspec.structs.fields(expected_tables()[heading])}
+    assert sorted(written) == sorted(fields)
+    for name, field in fields.items():
+        _, kind, default, meaning = written[name]
+        assert kind == words_for(field.type), name
+        assert meaning, name
+        value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if field.required:
+            assert default == "required", name
+        elif value is None:
+            assert default == "unset", name
+        else:
+            value = list(value) if isinstance(value, tuple) else value
+            assert tomllib.loads(f"value = {default.strip('`')}") == {"value": value}, name
+
+
+def test_no_other_tables() -> None:
+    """A heading that names a table names one that exists."""
+    named = {heading.title for heading in headings(PAGE) if heading.title.startswith("`[")}
+    assert named == {heading for heading in expected_tables() if heading.startswith("`[")}
+
+
+def test_what_unset_timeouts_are() -> None:
+    """The figures that hold where nobody wrote any are those of the code."""
+    rows = {row[0].strip("`"): row[3] for row in tables(PAGE)["`[upstream]`"]}
+    names = ("connect_timeout", "first_byte_timeout", "stream_idle_timeout", "timeout")
+    for name, seconds in zip(names, Patience(), strict=True):
+        assert rows[name].endswith(f"Unset everywhere: {seconds:g}"), name
+
+
+def test_codes_in_the_night_table() -> None:
+    """Every error code the page names is one."""
+    from aigw.errors import CODES
+
+    starts = ("caller_", "policy_", "provider_", "gateway_")
+    named = {word for word in spans(PAGE) if word.startswith(starts) and word not in starts}
+    assert named
+    assert named <= set(CODES)
