@@ -38,7 +38,7 @@ from aigw.storage.base import Counters, Store
 from aigw.storage.journal import Journal
 from aigw.storage.open import open_counters, open_store
 from aigw.telemetry.log import ExchangeLog
-from aigw.telemetry.metrics import Metrics
+from aigw.telemetry.metrics import Metrics, Reading
 from aigw.upstream.http import HttpTransport
 from aigw.upstream.mock import DemoTransport
 
@@ -83,7 +83,7 @@ class Services:
         self.transport = Transports(self.http, DemoTransport())
         self.directory = Directory()
         self.live_models = LiveModels(data_dir / "models")
-        self.metrics = Metrics(self._gauges)
+        self.metrics = Metrics(self._readings)
         self.active = 0
         self._storage = config.storage
         self._tasks: list[asyncio.Task[None]] = []
@@ -122,16 +122,26 @@ class Services:
         await self.counters.close()
         await self.store.close()
 
-    def _gauges(self) -> dict[str, float]:
+    def _readings(self) -> list[Reading]:
+        """What is counted here and below, for whoever asks for metrics."""
         journal = self.journal
-        return {
-            "exchanges_active": self.active,
-            "upstream_requests_active": self.http.active,
-            "records_written": journal.written,
-            "records_pending": journal.pending,
-            "records_lost": journal.lost,
-            "journal_failed_writes": journal.failed,
-        }
+        return [
+            Reading("exchanges_active", "Exchanges under way.", self.active),
+            Reading("upstream_requests_active", "Requests to providers under way.", self.http.active),
+            Reading("records_pending", "Records that the store does not have yet; the journal has them.", journal.pending),
+            Reading("records_written", "Records kept, one for each exchange.", journal.written, grows=True),
+            Reading("records_lost", "Records that found no room on the disk or in memory.", journal.lost, grows=True),
+            Reading("records_recovered", "Records of dead processes, brought to the store.", journal.recovered, grows=True),
+            Reading(
+                "journal_failed_writes",
+                "Records that could not be put on the disk, and wait in memory.",
+                journal.failed,
+                grows=True,
+            ),
+            Reading(
+                "journal_damaged_lines", "Lines of the journal that are no records; set aside.", journal.damaged, grows=True
+            ),
+        ]
 
 
 class Gateway:

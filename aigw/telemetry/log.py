@@ -14,7 +14,23 @@ from aigw.exchange import Record
 
 _exchanges = logging.getLogger("aigw.exchange")
 
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(0x80, 0xA0))}
+OTHERS = ("asyncio", "aiohttp")
+"""Loggers below us that speak of what we do. They would print tracebacks, which may hold a body or a key; so they speak through
+our lines, warnings and errors only."""
+
+_FEED = (0x2028, 0x2029)  # line and paragraph separators
+_INVISIBLE = (
+    0x7F,
+    *range(0x80, 0xA0),
+    0xAD,
+    *range(0x200B, 0x2010),
+    *_FEED,
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    0xFEFF,
+)
+_CONTROL = {code: ascii(chr(code))[1:-1] for code in (*range(32), *_INVISIBLE, *range(0xD800, 0xE000))}
+_CONTROL_JSON = {code: f"\\u{code:04x}" for code in _INVISIBLE}
 
 
 def configure(settings: Log) -> None:
@@ -25,6 +41,11 @@ def configure(settings: Log) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if settings.format == "json" else _Text())
     root.handlers[:] = [handler]
+    for name in OTHERS:
+        other = logging.getLogger(name)
+        other.setLevel(logging.WARNING)
+        other.propagate = False
+        other.handlers[:] = [handler]
     logging.raiseExceptions = False  # a closed or full stderr must not stop the server
 
 
@@ -59,7 +80,7 @@ class ExchangeLog:
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%H:%M:%S", time.localtime(record.created))
-        text = record.getMessage()
+        text = _message(record)
         fields = getattr(record, "fields", None)
         if fields:
             text += " " + " ".join(f"{name}={value}" for name, value in fields.items() if value not in ("", "[]"))
@@ -69,6 +90,31 @@ class _Text(logging.Formatter):
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {"at": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name}
-        line["message"] = record.getMessage()
+        line["message"] = _message(record)
         line.update(getattr(record, "fields", None) or {})
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        try:
+            text = msgspec.json.encode(line, enc_hook=str)
+        except UnicodeEncodeError:  # a file name or a header that is not Unicode
+            text = msgspec.json.encode({name: _unicode(value) for name, value in line.items()}, enc_hook=str)
+        return text.decode().translate(_CONTROL_JSON)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """What is said, with the kind and the place of the error that goes with it. Of others only the first line: the rest shows
+    what they were working on."""
+    text = record.getMessage()
+    if not record.name.startswith("aigw"):
+        text = text.partition("\n")[0]
+    error = record.exc_info[1] if record.exc_info else None
+    return text if error is None else f"{text}: {type(error).__name__} at {_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "?" if trace is None else f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+
+
+def _unicode(value: Any) -> Any:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -4,8 +4,8 @@ counters cost 3 to 6 microseconds a request)."""
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from aigw.exchange import Record
 
@@ -20,7 +20,17 @@ MOST_LABELS = 2000
 
 _MICRO = tuple(bound * 1e6 for bound in BOUNDS)
 
-Gauges = Callable[[], dict[str, float]]
+
+class Reading(NamedTuple):
+    """A value of the moment: `name` without the prefix `aigw_`, what it means, and whether it only ever grows."""
+
+    name: str
+    meaning: str
+    value: float
+    grows: bool = False
+
+
+Readings = Callable[[], Iterable[Reading]]
 
 
 class _Row:
@@ -37,13 +47,13 @@ class _Row:
 class Metrics:
     """A listener that counts, and a collector that tells."""
 
-    def __init__(self, gauges: Gauges) -> None:
-        """*gauges* gives values of the moment by name (without the prefix `aigw_`)."""
+    def __init__(self, readings: Readings) -> None:
+        """*readings* tells what others count, when it is asked."""
         self._rows: dict[tuple[str, str, str, str], _Row] = {}
         self._errors: dict[str, int] = {}
         self._costs: dict[tuple[str, str], int] = {}
         self._unpriced = 0
-        self._gauges = gauges
+        self._readings = readings
 
     def recorded(self, record: Record) -> None:
         key = (record.operation, record.provider, record.model, record.outcome)
@@ -65,7 +75,7 @@ class Metrics:
         if record.cost is not None:
             money = (record.provider, record.currency)
             self._costs[money] = self._costs.get(money, 0) + record.cost
-        elif record.output:
+        elif record.input or record.output:
             self._unpriced += 1
 
     def render(self) -> tuple[bytes, str]:
@@ -80,10 +90,12 @@ class Metrics:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         labels = ("operation", "provider", "model", "outcome")
-        requests = CounterMetricFamily("aigw_requests", "Exchanges that ended.", labels=labels)
-        tokens = CounterMetricFamily("aigw_tokens", "Tokens used.", labels=(*labels, "direction"))
-        took = HistogramMetricFamily("aigw_request_seconds", "From a request to its last byte.", labels=labels)
-        first = HistogramMetricFamily("aigw_first_token_seconds", "From a request to a stream's first content.", labels=labels)
+        requests = CounterMetricFamily("aigw_requests", "Exchanges that ended, whatever their outcome.", labels=labels)
+        tokens = CounterMetricFamily("aigw_tokens", "Tokens used: direction is input or output.", labels=(*labels, "direction"))
+        took = HistogramMetricFamily("aigw_request_seconds", "Seconds from a request to its answer's last byte.", labels=labels)
+        first = HistogramMetricFamily(
+            "aigw_first_token_seconds", "Seconds from a request to the first content of its stream.", labels=labels
+        )
         for key, row in list(self._rows.items()):
             requests.add_metric(key, row.requests)
             tokens.add_metric((*key, "input"), row.input)
@@ -92,21 +104,24 @@ class Metrics:
             if any(row.first_buckets):
                 first.add_metric(key, _cumulative(row.first_buckets), row.first_sum / 1e6)
         yield from (requests, tokens, took, first)
-        errors = CounterMetricFamily("aigw_errors", "Exchanges that ended with an error of this code.", labels=("code",))
+        errors = CounterMetricFamily("aigw_errors", "Exchanges that ended with an error, by its code.", labels=("code",))
         for code, number in list(self._errors.items()):
             errors.add_metric((code,), number)
         yield errors
-        cost = CounterMetricFamily("aigw_cost", "What the exchanges cost.", labels=("provider", "currency"))
+        cost = CounterMetricFamily(
+            "aigw_cost", "What the exchanges cost, in units of the currency.", labels=("provider", "currency")
+        )
         for (provider, currency), nano in list(self._costs.items()):
             cost.add_metric((provider, currency), nano / 1e9)
         yield cost
-        unpriced = CounterMetricFamily("aigw_unpriced_requests", "Exchanges with tokens and no known price.")
+        unpriced = CounterMetricFamily("aigw_unpriced_requests", "Exchanges that used tokens of no known price.")
         unpriced.add_metric((), self._unpriced)
         yield unpriced
-        for name, value in self._gauges().items():
-            gauge: Any = GaugeMetricFamily(f"aigw_{name}", name.replace("_", " ").capitalize() + ".")
-            gauge.add_metric((), value)
-            yield gauge
+        for reading in self._readings():
+            family = CounterMetricFamily if reading.grows else GaugeMetricFamily
+            metric = family(f"aigw_{reading.name}", reading.meaning)
+            metric.add_metric((), reading.value)
+            yield metric
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
