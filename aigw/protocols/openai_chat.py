@@ -7,6 +7,7 @@ Shapes: facts of the OpenAI SDK's types; the usage variants of other hosts (`cho
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -17,6 +18,8 @@ from aigw.protocols import framing
 from aigw.protocols.dialect import Asked, Said, Told, complain, decode_answer, openai_error, says
 
 Number = int | float | None
+
+_content = re.compile(rb'"content": ?"[^"]').search
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -241,7 +244,7 @@ class ChatTap:
             if b'"choices":[]' in data or b'"choices": []' in data:
                 continue  # Azure speaks of its filter first, and names no model there
             # The first delta holds only the role: content is what comes after it, or with it.
-            if self._introduced or b'"role"' not in data or (b'"content":"' in data and b'"content":""' not in data):
+            if self._introduced or b'"role"' not in data or _content(data):
                 self.begun = True
             self._introduced = True
 
