@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from aigw.gateway import Services
+from aigw.server.app import unnamed
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -18,6 +19,7 @@ HOST: web.AppKey[str] = web.AppKey("host")
 def application(services: Services, host: str) -> web.Application:
     """*host* is where the listener is bound; requests must name it, or this machine."""
     app = web.Application(middlewares=[_known_host])
+    app.on_response_prepare.append(unnamed)
     app[SERVICES], app[HOST] = services, host
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _healthy)

@@ -19,6 +19,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def application(holder: Holder) -> web.Application:
     """The routes beside the hot path (see `Inference.dispatch`)."""
     app = web.Application(middlewares=[_ours])
+    app.on_response_prepare.append(unnamed)
     app[HOLDER] = holder
     app.router.add_get("/healthz", _healthy)
     app.router.add_get("/readyz", _ready)
@@ -26,6 +27,11 @@ def application(holder: Holder) -> web.Application:
         app.router.add_get(prefix + "/models", _models)
         app.router.add_get(prefix + "/models/{id:.+}", _model)
     return app
+
+
+async def unnamed(request: web.Request, response: web.StreamResponse) -> None:
+    """Nobody need know which library answers, and in which version."""
+    response.headers.popall("Server", None)
 
 
 @web.middleware

@@ -293,7 +293,7 @@ class SqliteStore:
         if by not in {"model", "consumer", "provider", "route", "day", "hour", ""}:
             raise ValueError(f"usage is grouped by model, consumer, provider, route, day, hour or nothing, not by {by!r}")
         try:
-            zone = zoneinfo.ZoneInfo(tz)
+            zone: tzinfo = UTC if tz == "UTC" else zoneinfo.ZoneInfo(tz)  # UTC also where no time zone data is installed
         except (zoneinfo.ZoneInfoNotFoundError, OSError, ValueError):
             raise ValueError(f"unknown time zone {tz!r}: use a name like Europe/Berlin, Asia/Shanghai or UTC") from None
         if until >= time.time():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import random
 import sqlite3
 import tempfile
 import threading
 import time
+import zoneinfo
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -356,3 +358,19 @@ async def test_statistics_over_many_records_are_quick(tmp_path: Path, count: int
     print(f"{count} records: the slowest grouping took {slowest:.3f} s of CPU")
     assert slowest < 1.0
     await store.close()
+
+
+async def test_utc_needs_no_time_zone_data(tmp_path: Path) -> None:
+    """Small containers have none: figures in UTC work there, and other zones are refused in plain words."""
+    store = SqliteStore(tmp_path / "x.db")
+    await store.append([record(1)])
+    zoneinfo.reset_tzpath(())
+    zoneinfo.ZoneInfo.clear_cache()
+    try:
+        assert [row.requests for row in await store.usage("day", 0.0, NOON + 3600)] == [1]
+        if importlib.util.find_spec("tzdata") is None:
+            with pytest.raises(ValueError, match="unknown time zone 'Europe/Berlin'"):
+                await store.usage("day", 0.0, NOON + 3600, "Europe/Berlin")
+    finally:
+        zoneinfo.reset_tzpath()
+        await store.close()
