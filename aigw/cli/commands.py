@@ -101,7 +101,7 @@ def _adopt(command: Any) -> Any:
 def _global_options() -> list[TyperOption]:
     return [
         _location("--config", "FILE", "Config file. Default: $AIGW_CONFIG, else the user's config directory."),
-        _location("--data-dir", "DIR", "Database, journal, socket. Default: $AIGW_DATA_DIR, else the user's data directory."),
+        _location("--data-dir", "DIR", "Database and journal. Default: $AIGW_DATA_DIR, else the user's data directory."),
     ]
 
 

@@ -22,7 +22,7 @@ class Server(Table, frozen=True, kw_only=True):
     port: int = 8080  # 0: any free one, said at start
     workers: int = 1  # more than one is not served yet
     max_body: int = 64 * 1024 * 1024  # bytes of a request body; larger is a 413 before it is read
-    timeout: float = 3600.0  # seconds one exchange may take in all, attempts included
+    timeout: float = 3600.0  # seconds an exchange may wait for its first byte, all attempts together
     drain_timeout: float = 30.0  # seconds that a stop (SIGTERM) waits for exchanges to finish
     stall_timeout: float = 60.0  # seconds a caller may leave its answer unread before it is cut off
 

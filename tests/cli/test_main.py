@@ -42,8 +42,8 @@ Options:
                         customize the installation.
   --config FILE         Config file. Default: $AIGW_CONFIG, else the user's
                         config directory.
-  --data-dir DIR        Database, journal, socket. Default: $AIGW_DATA_DIR,
-                        else the user's data directory.
+  --data-dir DIR        Database and journal. Default: $AIGW_DATA_DIR, else
+                        the user's data directory.
   -h, --help            Show this message and exit.
 
 Commands:
