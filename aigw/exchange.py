@@ -179,9 +179,12 @@ class Target:
 
 class UpstreamRequest:
     """One request to a provider. `extra` are this caller's headers (already fit for the wire). Timeouts are seconds:
-    until connected, until the first byte of the answer's head, between two blocks of its body, and for the whole call."""
+    until connected, until the first byte of the answer's head, between two blocks of its body, and for the whole call.
 
-    __slots__ = ("body", "connect_timeout", "extra", "first_byte_timeout", "idle_timeout", "target", "timeout")
+    `once`: it must not go out twice, whatever happens. Of a kept connection that breaks nobody can tell whether the provider
+    had closed it before our request, or because of it; so such a request gets a connection of its own."""
+
+    __slots__ = ("body", "connect_timeout", "extra", "first_byte_timeout", "idle_timeout", "once", "target", "timeout")
 
     def __init__(
         self,
@@ -193,10 +196,11 @@ class UpstreamRequest:
         first_byte_timeout: float = 300.0,
         idle_timeout: float = 300.0,
         timeout: float = 3600.0,
+        once: bool = False,
     ) -> None:
         self.target, self.body, self.extra = target, body, extra
         self.connect_timeout, self.first_byte_timeout = connect_timeout, first_byte_timeout
-        self.idle_timeout, self.timeout = idle_timeout, timeout
+        self.idle_timeout, self.timeout, self.once = idle_timeout, timeout, once
 
 
 class Flow(Protocol):

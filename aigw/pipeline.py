@@ -230,6 +230,7 @@ class Pipeline:
         try:
             request = provider.prepare(operation, self._body(exchange, operation, deployment, provider), key, exchange.headers)
             self._hurry(exchange, request)
+            request.once = not operation.safe
             await self.transport.send(request, relay)
             relay.complete()
             error = relay.error

@@ -34,6 +34,8 @@ MAX_HEAD = 256 * 1024
 
 _STOPPING = "was cut off because the gateway stops"
 
+_FIELD = re.compile(rb"\r\n([^:\r\n]+):[ \t]*([^\r\n]*)")  # behind the status line
+
 _BIG_BODY = 64 * 1024  # above this a body is written apart from its head instead of being copied behind it
 
 
@@ -42,12 +44,11 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_aged",
+        "_at",
         "_blocks",
         "_close_delimited",
         "_done",
         "_early",
-        "_head",
-        "_head_bytes",
         "_head_seen",
         "_ignore",
         "_keep",
@@ -55,15 +56,14 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_pool",
         "_quiet",
+        "_raw",
         "_receiver",
+        "_request",
         "_reused",
         "_stopped",
         "_waiter",
         "closed",
         "idle_since",
-        "limit_idle",
-        "limit_total",
-        "limit_wait",
         "origin",
         "paused",
         "transport",
@@ -78,29 +78,25 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._receiver: Receiver | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._head: Headers = []
+        self._request: UpstreamRequest | None = None
         self._blocks: list[bytes] = []
         self._reused = False
         self._reset()
 
     def _reset(self) -> None:
-        self._early = self._head_bytes = 0
+        self._raw = b""  # of the answer, until its head is whole
+        self._early = self._at = 0
         self._keep = False
         self._head_seen = self._done = self._ignore = self._stopped = self._close_delimited = False
         self._quiet = self._aged = 0
-        self.limit_wait = self.limit_idle = self.limit_total = 0
 
     # the request
 
     def begin(self, request: UpstreamRequest, receiver: Receiver) -> asyncio.Future[None]:
         """Write *request*; the future ends with its answer."""
         self._reset()
-        self._receiver = receiver
-        self._head = []
+        self._receiver, self._request = receiver, request
         self._waiter = waiter = self._loop.create_future()
-        self.limit_wait = int(request.first_byte_timeout / TICK) + 1
-        self.limit_idle = int(request.idle_timeout / TICK) + 1
-        self.limit_total = int(request.timeout / TICK) + 1
         body = request.body
         wire = request.target.wire
         if body or request.target.method != "GET":
@@ -141,6 +137,7 @@ class Connection(asyncio.Protocol):
                 self._fail("provider_bad_response", "sent a head that is too large")
                 return
             self._early += len(data)
+            self._raw = self._raw + data if self._raw else data
         broken = False
         try:
             self._parser.feed_data(data)
@@ -184,32 +181,35 @@ class Connection(asyncio.Protocol):
         if self._done:  # bytes behind the answer's end: whose they are nobody knows
             self._keep = False
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_seen:  # a trailer, or behind the answer's end
-            return
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > MAX_HEAD:
-            raise _bad_response("sent a head that is too large")
-        self._head.append((name.lower(), value))
-
     def on_headers_complete(self) -> None:
+        """The parser has checked the head; its fields are read here, at once: a call for each of twenty costs more."""
         if self._done:  # bytes behind the answer's end
             return
+        raw = self._raw
+        end = raw.find(b"\r\n\r\n", self._at)
+        if end < 0:
+            raise _bad_response("did not answer in HTTP/1.1")
+        if end - self._at > MAX_HEAD:
+            raise _bad_response("sent a head that is too large")
         status = self._parser.get_status_code()
         if status == 101:
             raise _bad_response("switched protocols where none was asked for")
         if 100 <= status < 200:  # 100 Continue, 103 Early Hints
             self._ignore = True
+            self._at = end + 4
             return
         self._ignore = False
         self._head_seen = True
-        delimited = status in (204, 304)
-        for name, value in self._head:
-            if name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
-                delimited = True
-        self._close_delimited = not delimited
+        headers = [(name.lower(), value) for name, value in _FIELD.findall(raw, self._at, end)]
+        self._raw = b""
+        known = dict(headers)
+        self._close_delimited = not (
+            b"content-length" in known
+            or b"chunked" in known.get(b"transfer-encoding", b"").lower()
+            or status in (204, 304)
+        )
         assert self._receiver is not None
-        self._receiver.head(status, self._head, self)
+        self._receiver.head(status, headers, self)
 
     def on_body(self, body: bytes) -> None:
         if not self._done:
@@ -217,7 +217,6 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._ignore:
-            self._head = []
             self._ignore = False
         elif not self._done:
             self._done = True
@@ -268,12 +267,16 @@ class Connection(asyncio.Protocol):
         self._aged += 1
         if not self.paused:
             self._quiet += 1
-        if self._aged > self.limit_total:
+        request = self._request
+        if request is None:
+            return
+        aged = self._aged * TICK
+        if aged > request.timeout:
             self._fail("provider_timeout", "did not finish its answer in time")
         elif self._head_seen:
-            if self._quiet > self.limit_idle:
+            if self._quiet * TICK > request.idle_timeout:
                 self._fail("provider_timeout", "fell silent in the middle of its answer")
-        elif self._aged > self.limit_wait:
+        elif aged > request.first_byte_timeout:
             self._fail("provider_timeout", "did not begin to answer in time")
 
     # Flow
@@ -336,7 +339,7 @@ class HttpTransport:
 
     async def send(self, request: UpstreamRequest, receiver: Receiver) -> None:
         origin = request.target.origin
-        connection = self._pooled(origin)
+        connection = None if request.once else self._pooled(origin)
         while True:
             if connection is None:
                 connection = await self._connect(origin, request.connect_timeout)
@@ -353,7 +356,7 @@ class HttpTransport:
                     waiter.exception()
                 raise
             except UpstreamError as error:
-                if error.code == "provider_connection_lost" and connection.untouched and error.may_retry:
+                if error.code == "provider_connection_lost" and connection.untouched and error.may_retry and not request.once:
                     connection = None  # the provider had closed it while it was idle: no attempt was made
                     continue
                 raise

@@ -688,10 +688,6 @@ def test_images_are_sent_again_when_the_provider_says_it_did_nothing(gateway: Ga
     assert len(untouched.seen["unsafe-busy"]) == 2
 
 
-@pytest.mark.xfail(
-    reason="upstream/http.py: on a connection in use before, a reset after the body went out is not told from a "
-    "connection that was closed while idle, and the request is sent again"
-)
 def test_images_are_not_sent_twice_over_a_connection_in_use(gateway: Gateway, untouched: FarSide) -> None:
     """A kept connection that breaks before its answer may break because of the request: what is not safe is not repeated."""
     assert gateway.ask(ASK | {"model": "unsafe-in-use"}).status == 200

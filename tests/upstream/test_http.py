@@ -268,6 +268,28 @@ async def test_a_pooled_connection_that_dies_in_its_answer(transport: HttpTransp
         assert server.accepted == 1
 
 
+async def test_a_request_that_must_go_out_once(transport: HttpTransport) -> None:
+    """Over a connection of its own, where a break means that it may have been done; its connection is kept for others."""
+
+    async def once(peer: Peer) -> None:
+        await peer.request()
+
+    async with serving(replies(ok(b"one"), ok(b"two")), replies(ok(b"drawn"), ok(b"three")), once) as server:
+        assert (await get(transport, server.origin)).body == b"one"
+        request = ask(server.origin)
+        request.once = True
+        answer = Answer()
+        await transport.send(request, answer)
+        assert answer.body == b"drawn"
+        assert server.accepted == 2
+        with pytest.raises(UpstreamError) as caught:
+            await transport.send(request, Answer())
+        assert (caught.value.code, caught.value.sent) == ("provider_connection_lost", True)
+        assert server.accepted == 3
+        assert (await get(transport, server.origin)).body == b"three"
+        assert server.accepted == 3
+
+
 async def test_an_answer_before_the_body_was_read(transport: HttpTransport) -> None:
     """A refusal before our 20 MB arrived is delivered, and the connection, with the rest of the body in it, is not used
     again."""
