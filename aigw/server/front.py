@@ -41,11 +41,12 @@ class Exchanges(Protocol):
 class Front(RequestHandler):
     """One connection of a caller."""
 
-    __slots__ = ("_stall", "on_resume")
+    __slots__ = ("_last", "_stall", "on_resume")
 
     def __init__(self, manager: FrontServer, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.on_resume: Callable[[], None] | None = None
+        self._last = False
         self._stall: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -78,7 +79,7 @@ class Front(RequestHandler):
                 keep = await self._apart(message, payload)
             if not payload.is_eof():
                 await self._linger(payload)
-            if not keep or self._close or self._force_close:
+            if not keep or self._last or self._close or self._force_close:
                 break
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
@@ -116,6 +117,13 @@ class Front(RequestHandler):
             pass
         if not payload.is_eof():
             self._close = True
+
+    def finish(self) -> None:
+        """Take nothing new: a connection that waits for a request is closed now, one that serves after its answer. (aiohttp's
+        `close` drops what is still to come of an upload, and leaves an idle connection open.)"""
+        self._last = True
+        if self._waiter is not None and not self._waiter.done():
+            self.force_close()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

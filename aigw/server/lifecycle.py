@@ -30,7 +30,7 @@ from aigw.config.schema import Config
 from aigw.errors import ConfigError
 from aigw.gateway import Gateway, Services
 from aigw.server import admin, app
-from aigw.server.front import FrontServer
+from aigw.server.front import Front, FrontServer
 from aigw.server.inference import Inference
 from aigw.telemetry import log as telemetry_log
 
@@ -66,7 +66,7 @@ class Server:
         telemetry_log.configure(loaded.config.log)
         self.services = Services(loaded.config, data_dir)
         self.gateway = Gateway(loaded, self.services)
-        self._retired: set[asyncio.Task[None]] = set()
+        self._retired: dict[asyncio.Task[None], Gateway] = {}
         self._runners: list[web.AppRunner] = []
         self._front: FrontServer | None = None
         self._stopping = asyncio.Event()
@@ -179,7 +179,10 @@ class Server:
             now = _stamp(self._loaded.path)
             if asked or (now != seen and now == pending):
                 seen = now
-                self.reload()
+                try:
+                    self.reload()
+                except Exception:
+                    log.exception("config not reloaded, the old one serves on; this is a bug of ours")  # go on watching
             pending = now
 
     def reload(self) -> bool:
@@ -197,8 +200,8 @@ class Server:
         old, self.gateway, self._loaded = self.gateway, fresh, loaded
         fresh.start()
         task = asyncio.get_running_loop().create_task(self._retire(old), name="retired gateway")
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
+        self._retired[task] = old
+        task.add_done_callback(self._retired.pop)
         for warning in loaded.warnings:
             log.warning("%s", warning)
         log.info("config %s reloaded from %s", loaded.hash, loaded.path)
@@ -219,7 +222,8 @@ class Server:
             self._say(f"finishing {self.services.active} requests; stop again to cut them off")
         if self._front is not None:
             for connection in self._front.connections:
-                connection.close()  # idle ones now; one that serves ends after its answer
+                assert isinstance(connection, Front)
+                connection.finish()
         idle = asyncio.get_running_loop().create_task(self._until_idle(), name="drain")
         cut = asyncio.get_running_loop().create_task(self._cut.wait(), name="cut")
         await asyncio.wait({idle, cut}, timeout=config.server.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -227,7 +231,8 @@ class Server:
             task.cancel()
         if self.services.active:
             log.warning("%d requests were cut off by the stop", self.services.active)
-            self.gateway.pipeline.cutting = True
+            for gateway in (self.gateway, *self._retired.values()):
+                gateway.pipeline.cutting = True
 
     async def _until_idle(self) -> None:
         while self.services.active:  # noqa: ASYNC110 - exchanges of several gateways; 20 looks a second cost nothing
