@@ -165,3 +165,22 @@ def stream(*events: bytes) -> bytes:
 USAGE = b'data: {"id":"c","model":"m","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}\n\n'
 
 DONE = b"data: [DONE]\n\n"
+
+
+# --- configs ---------------------------------------------------------------------------------------------------------------
+
+OPENAI, ANTHROPIC = "openai-compatible", "anthropic"
+
+
+def provider(name: str, url: str, settings: str = "", keys: int = 1, kind: str = OPENAI) -> str:
+    """The config's table of a provider at *url*, with *keys* keys of its own ("far.NAME.NUMBER...")."""
+    secrets = json.dumps([f"far.{name}.{number}.0123456789abcdef" for number in range(1, keys + 1)])
+    lines = [f'[providers."{name}"]', f'kind = "{kind}"', f'base_url = "{url}"', f"keys = {secrets}", "list_models = false"]
+    return "\n".join([*lines, settings, ""])
+
+
+def route(name: str, *, target: str = "", fallback: str = "", more: str = "") -> str:
+    """The config's table that makes *name* a model of *target* (else of the provider of that name), asked for as "m"."""
+    lines = [f'[routes."{name}"]', f'targets = [{{provider = "{target or name}", model = "m"}}]']
+    lines += [f'fallback = [{{provider = "{fallback}"}}]'] * bool(fallback)
+    return "\n".join([*lines, more, ""])

@@ -13,8 +13,10 @@ import pytest
 
 from tests.e2e.conftest import Make
 from tests.e2e.far_side import (
+    ANTHROPIC,
     DONE,
     END,
+    OPENAI,
     STREAM_HEAD,
     USAGE,
     FarSide,
@@ -24,6 +26,8 @@ from tests.e2e.far_side import (
     completion,
     delta,
     plays,
+    provider,
+    route,
     stream,
 )
 from tests.e2e.world import Answer, Gateway, ask
@@ -194,18 +198,6 @@ EARLY = {
         headers={"retry-after": "7"},
     ),
 }
-
-
-def provider(name: str, url: str, settings: str = "", keys: int = 1, kind: str = "openai-compatible") -> str:
-    secrets = json.dumps([f"far.{name}.{number}.0123456789abcdef" for number in range(1, keys + 1)])
-    lines = [f'[providers."{name}"]', f'kind = "{kind}"', f'base_url = "{url}"', f"keys = {secrets}", "list_models = false"]
-    return "\n".join([*lines, settings, ""])
-
-
-def route(name: str, *, target: str = "", fallback: str = "", more: str = "") -> str:
-    lines = [f'[routes."{name}"]', f'targets = [{{provider = "{target or name}", model = "m"}}]']
-    lines += [f'fallback = [{{provider = "{fallback}"}}]'] * bool(fallback)
-    return "\n".join([*lines, more, ""])
 
 
 KEYED = {"refuses-the-key", "has-no-credit", "wants-less", "forbids"}
@@ -404,8 +396,6 @@ BEGUN = STREAM_HEAD + b"".join(chunk(one) for one in CONTENT)
 SPEAKS = STREAM_HEAD + b"".join(chunk(one) for one in SPOKEN)
 
 NO_USAGE = {name: value for name, value in completion().items() if name != "usage"}
-
-OPENAI, ANTHROPIC = "openai-compatible", "anthropic"
 
 OTHERS: dict[str, tuple[Script, str, str]] = {
     # broken streams, by dialect
