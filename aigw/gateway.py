@@ -22,7 +22,7 @@ from aigw.access.authenticate import Directory
 from aigw.access.rate_limit import RateLimit
 from aigw.config import secrets
 from aigw.config.load import ConfigErrors, Loaded
-from aigw.config.schema import Config, Provider as ProviderTable, Upstream
+from aigw.config.schema import Config, Consumer as ConsumerTable, Provider as ProviderTable, Upstream
 from aigw.consumer import Caller
 from aigw.deployment import ProviderKey
 from aigw.errors import ConfigError, UpstreamError
@@ -300,9 +300,7 @@ class Build:
         for name in config.providers:
             self._provider(name)
         for name, table in config.consumers.items():
-            secret = self._secret(table.key, f"consumers.{name}.key") if not table.key.startswith("sha256:") else table.key
-            if secret:
-                self.consumers.append(authenticate.configured(name, table, secret))
+            self._consumer(name, table)
         if self._problems:
             raise ConfigErrors([loaded.located(problem) for problem in self._problems])
 
@@ -321,6 +319,15 @@ class Build:
             return
         self.providers[name] = provider
         self.keys[name] = keys or [ProviderKey(name, "")]  # a server of one's own may need no key
+
+    def _consumer(self, name: str, table: ConsumerTable) -> None:
+        secret = table.key if table.key.startswith("sha256:") else self._secret(table.key, f"consumers.{name}.key")
+        if not secret:
+            return  # said already
+        try:
+            self.consumers.append(authenticate.configured(name, table, secret))
+        except ConfigError as error:
+            self._problems.append(error)
 
     def _resolved(self, table: P, key: str) -> P:
         """*table* with the proxy's address in place of a reference to it."""
