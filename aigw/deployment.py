@@ -35,11 +35,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_timeout: float | None = None
     stream_idle_timeout: float | None = None
     timeout: float | None = None
+    timed: bool = False  # derived: has timeouts of its own
 
-    @property
-    def timed(self) -> bool:
-        """Whether it has timeouts of its own."""
-        return not (self.connect_timeout is self.first_byte_timeout is self.stream_idle_timeout is self.timeout is None)
+    def __post_init__(self) -> None:
+        if (self.connect_timeout, self.first_byte_timeout, self.stream_idle_timeout, self.timeout) != (None,) * 4:
+            msgspec.structs.force_setattr(self, "timed", True)
 
 
 class ProviderKey(msgspec.Struct, frozen=True, gc=False):

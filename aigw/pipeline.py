@@ -140,6 +140,7 @@ class Pipeline:
             while len(exchange.attempts) < allowed:
                 key = pool.pick(perf_counter(), tried)
                 if key is None:
+                    exchange.provider = exchange.provider or provider.name
                     last = last or _all_rest(provider, pool)
                     break
                 relay = self._relay(exchange, sink, operation, deployment, provider)
@@ -240,7 +241,6 @@ class Pipeline:
                 error = provider.error_in_body(relay.body, key)
         except UpstreamError as failure:
             error = failure
-            error.message = f"The provider {provider.name!r} {error.message}."
         except GatewayError as refused:
             attempt.error = refused.code
             raise
@@ -258,6 +258,7 @@ class Pipeline:
                 exchange.sample, exchange.bytes_out = relay.body, len(relay.body)
             return None
         attempt.error, attempt.detail = error.code, error.detail[:300]
+        error.message = f"The provider {provider.name!r} {error.message}"  # who failed says only what it did
         if not relay.started:
             exchange.usage = None
             if error.sent and error.upstream_status is None and not relay.status:
@@ -406,9 +407,10 @@ class Pipeline:
         headers: Headers = [(b"content-type", b"application/json"), (b"x-aigw-error", error.code.encode())]
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, -(-error.retry_after // 1))))
-        if exchange.attempts and isinstance(error, UpstreamError):
+        if isinstance(error, UpstreamError):
             headers.append((b"x-aigw-provider", exchange.provider.encode()))
-            headers.append((b"x-aigw-attempts", b"%d" % len(exchange.attempts)))
+            if exchange.attempts:
+                headers.append((b"x-aigw-attempts", b"%d" % len(exchange.attempts)))
             if len(exchange.attempts) > 1 or error.status != 429:
                 headers.append((b"x-should-retry", b"false"))  # we have tried: an SDK's own retries would multiply ours
         sink.answer(error.status, headers, dialect.render_error(error, exchange.id))

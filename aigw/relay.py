@@ -36,8 +36,13 @@ ERROR = 64 * 1024
 SAMPLE = 8192
 """Bytes of an answer's beginning that are kept to estimate its tokens from, should nobody report them."""
 
-PASS_ON = frozenset(
-    {b"content-type", b"content-disposition", b"content-language", b"openai-processing-ms", b"openai-version", b"x-aigw-demo"}
+PASS_ON = (
+    b"content-type",
+    b"content-disposition",
+    b"content-language",
+    b"openai-processing-ms",
+    b"openai-version",
+    b"x-aigw-demo",
 )
 """Headers of the provider's that the caller gets. Cookies, hop-by-hop headers and the account's rate limits are not its own."""
 
@@ -66,6 +71,7 @@ class Relay:
         "_exchange",
         "_flow",
         "_hide_usage",
+        "_known",
         "_operation",
         "_provider",
         "_rename",
@@ -73,6 +79,7 @@ class Relay:
         "_sink",
         "_size",
         "_tap",
+        "_timed",
         "_wire",
         "body",
         "error",
@@ -107,25 +114,25 @@ class Relay:
         self.body = b""
         self.feed: Callable[[bytes], None] = self._feed_nothing
         self.upstream_headers: Headers = []
+        self._known: dict[bytes, bytes] = {}
         self._flow: Flow | None = None
         self._blocks: list[bytes] = []
         self._size = 0
         self._rest = b""
-        self._begun = False
+        self._begun = self._timed = False
 
     # the Receiver's part
 
     def head(self, status: int, headers: Headers, flow: Flow) -> None:
         self.status, self.upstream_headers, self._flow = status, headers, flow
-        kind = b""
-        for name, value in headers:
-            if name == b"content-type":
-                kind = value.lower()
-            elif name in (b"x-request-id", b"request-id"):
-                self._exchange.upstream_id = value.decode("ascii", "replace")[:128]
-            elif name == b"content-encoding" and value.lower() != b"identity":
-                self._refuse("compressed its answer although we asked it not to")
-                return
+        self._known = known = dict(headers)
+        kind = known.get(b"content-type", b"").lower()
+        its_id = known.get(b"x-request-id") or known.get(b"request-id")
+        if its_id is not None:
+            self._exchange.upstream_id = its_id.decode("ascii", "replace")[:128]
+        if known.get(b"content-encoding", b"identity").lower() != b"identity":
+            self._refuse("compressed its answer although we asked it not to")
+            return
         if not 200 <= status < 300:
             self.feed = self._feed_error
         elif kind.startswith(b"text/event-stream"):
@@ -173,14 +180,23 @@ class Relay:
         block = tap.look(block)
         if tap.failed:
             self._failed()
-        if block and not self._begun:
-            self._begin_stream()
-        if tap.begun and not self._exchange.first_token_at:
+        if not self._timed and tap.begun:
+            self._timed = True
             self._exchange.first_token_at = perf_counter()
-        if block:
-            if self._rename:
-                block = self._renamed(block)
-            self._write(block)
+        if not block:
+            return
+        if not self._begun:
+            self._begin_stream()
+        if self._rename:
+            block = self._renamed(block)
+        # what follows is `_write`, written out: this runs for every chunk of every stream
+        exchange, sink = self._exchange, self._sink
+        if exchange.bytes_out < SAMPLE:
+            exchange.sample += block
+        exchange.bytes_out += len(block)
+        sink.write(block)
+        if sink.paused:
+            self._wait_for_caller()
 
     def _begin_stream(self) -> None:
         self._begun = self._exchange.streaming = True
@@ -193,9 +209,13 @@ class Relay:
         exchange.bytes_out += len(block)
         sink = self._sink
         sink.write(block)
-        if sink.paused and self._flow is not None:
+        if sink.paused:
+            self._wait_for_caller()
+
+    def _wait_for_caller(self) -> None:
+        if self._flow is not None:
             self._flow.pause()
-            sink.on_resume(self._resume)
+            self._sink.on_resume(self._resume)
 
     def _resume(self) -> None:
         if self._flow is not None:
@@ -288,10 +308,9 @@ class Relay:
 
     def headers(self) -> Headers:
         """The caller's: ours, and of the provider's those that are the caller's business."""
-        return [pair for pair in self.upstream_headers if pair[0] in PASS_ON] + self._wire
+        known = self._known
+        return [*[(name, known[name]) for name in PASS_ON if name in known], *self._wire]
 
     def _length(self) -> int | None:
-        for name, value in self.upstream_headers:
-            if name == b"content-length" and value.isdigit():
-                return int(value)
-        return None
+        length = self._known.get(b"content-length", b"")
+        return int(length) if length.isdigit() else None

@@ -49,6 +49,8 @@ COUNTS = {
     name: MAX if name in {"input", "output"} else PART_MAX for name, type_ in get_type_hints(Usage).items() if type_ is int
 }
 
+NUMBERS = len(COUNTS)  # they are the first fields of a Usage
+
 SILENT = frozenset({"embeddings", "moderations", "rerank", "speech", "count_tokens"})
 """Operations whose answer holds no tokens that are billed."""
 
@@ -109,17 +111,15 @@ def clean(usage: Usage) -> Usage:
     Negative and absurd counts (over 2**53; parts over 2**50) become 0. A whole smaller than its parts was reported without
     them (as Anthropic does with cache reads, and some hosts with reasoning): they are added to it.
     """
-    cost = usage.reported_cost
-    if cost is not None and not 0 <= cost <= MAX:
-        usage = msgspec.structs.replace(usage, reported_cost=None)
-    whole, output, cached, reasoning = usage.input, usage.output, usage.cached, usage.reasoning
-    short, long = usage.cache_write_5m, usage.cache_write_1h
-    heard, seen, spoken, drawn = usage.audio_input, usage.image_input, usage.audio_output, usage.image_output
-    together = whole | output | cached | short | long | reasoning | heard | seen | spoken | drawn
-    if not 0 <= together < PART_MAX:  # one is negative (so is the whole "or"), or one may be too large
+    counts = msgspec.structs.astuple(usage)[:NUMBERS]
+    if not 0 <= min(counts) <= max(counts) < PART_MAX:
         wrong = dict.fromkeys((name for name, most in COUNTS.items() if not 0 <= getattr(usage, name) <= most), 0)
         if wrong:
             return clean(msgspec.structs.replace(usage, estimated=True, **wrong))
+    cost = usage.reported_cost
+    if cost is not None and not 0 <= cost <= MAX:
+        usage = msgspec.structs.replace(usage, reported_cost=None)
+    whole, cached, short, long, output, reasoning, heard, spoken, seen, drawn = counts
     cache, media, made = cached + short + long, heard + seen, reasoning + spoken + drawn
     if cache > whole or media > whole:
         usage = msgspec.structs.replace(usage, estimated=True, input=whole + max(cache, media))

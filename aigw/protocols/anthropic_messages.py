@@ -37,6 +37,7 @@ class _Usage(msgspec.Struct, gc=False):
     cache_creation: _CacheWrites | None = None
     output_tokens_details: _OutputDetails | None = None
     service_tier: str | None = None
+    speed: str | None = None
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -76,7 +77,7 @@ def _usage_of(seen: _Usage) -> Usage:
         cache_write_1h=hour,
         output=whole(seen.output_tokens),
         reasoning=whole(seen.output_tokens_details.thinking_tokens) if seen.output_tokens_details is not None else 0,
-        service_tier=seen.service_tier or "",
+        service_tier="fast" if seen.speed == "fast" else seen.service_tier or "",
     )
 
 

@@ -131,19 +131,23 @@ def usage_of(seen: OpenAIUsage, tier: str | None = None) -> Usage:
     cached = into.cached_tokens
     if cached is None:
         cached = seen.prompt_cache_hit_tokens if seen.prompt_cache_hit_tokens is not None else seen.cached_tokens
-    return Usage(
-        input=whole(prompt),
-        cached=whole(cached),
-        cache_write_5m=whole(into.cache_write_tokens),
-        output=whole(completion),
-        reasoning=whole(out.reasoning_tokens),
-        audio_input=whole(into.audio_tokens),
-        audio_output=whole(out.audio_tokens),
-        image_input=whole(into.image_tokens),
-        image_output=whole(out.image_tokens),
+    cost = seen.cost if seen.cost is not None else seen.estimated_cost
+    usage = Usage(
+        input=prompt or 0,  # type: ignore[arg-type]  # a float becomes whole below
+        cached=cached or 0,  # type: ignore[arg-type]
+        output=completion or 0,  # type: ignore[arg-type]
         service_tier=tier or "",
-        reported_cost=reported(seen.cost if seen.cost is not None else seen.estimated_cost),
+        reported_cost=None if cost is None else reported(cost),
     )
+    if into is not _NONE:
+        usage.cache_write_5m = whole(into.cache_write_tokens)
+        usage.audio_input, usage.image_input = whole(into.audio_tokens), whole(into.image_tokens)
+    if out is not _NONE:
+        usage.reasoning = whole(out.reasoning_tokens)
+        usage.audio_output, usage.image_output = whole(out.audio_tokens), whole(out.image_tokens)
+    if (usage.input + usage.cached + usage.output).__class__ is not int:
+        usage.input, usage.cached, usage.output = whole(usage.input), whole(usage.cached), whole(usage.output)
+    return usage
 
 
 def _told(answer: _Answer) -> Told:

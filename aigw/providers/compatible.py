@@ -54,7 +54,7 @@ class Patience(NamedTuple):
     connect: float = 10.0
     first_byte: float = 300.0
     idle: float = 300.0
-    total: float = 900.0
+    total: float = 3600.0
 
 
 class CompatibleProvider:

@@ -60,6 +60,12 @@ class KeyPool:
     def pick(self, now: float, tried: Collection[str] = ()) -> ProviderKey | None:
         """The next key that neither rests nor is in *tried* (labels); None when there is none."""
         count = len(self.keys)
+        if count == 1:
+            rest, key = self._rests[0], self.keys[0]
+            if rest.until > now or key.label in tried:
+                return None
+            rest.probed = True
+            return key
         for step in range(count):
             index = (self._next + step) % count
             rest = self._rests[index]

@@ -39,7 +39,7 @@ class HttpSink:
 
     @property
     def paused(self) -> bool:
-        return self._front.writing_paused
+        return self._front._paused  # noqa: SLF001 - asked for every chunk; its own property is one call more
 
     def begin(self, status: int, headers: Headers, length: int | None = None) -> None:
         """The head waits for the first block, so that both go out in one write."""
