@@ -385,7 +385,7 @@ def test_headers_that_are_the_callers_business() -> None:
     ]
     relay, sink, exchange = made()
     play(relay, [ANSWER], theirs)
-    assert sink.begun[0][1] == [
+    assert sorted(sink.begun[0][1]) == [
         (b"content-type", b"application/json"),
         (b"openai-processing-ms", b"12"),
         (b"x-aigw-demo", b"1"),

@@ -128,6 +128,35 @@ async def test_shapes_of_answers(transport: HttpTransport, wire: bytes, body: by
         assert (await get(transport, server.origin)).body == body
 
 
+async def test_fields_of_a_head(transport: HttpTransport) -> None:
+    """Names in lower case, in their order, twice where they stand twice; of a 1xx and of trailers there is nothing."""
+    fields = b"X-A:b\r\nx-empty:\r\nx-space: \t b: c\r\nX-A: 2\r\nx-bytes: \xff\r\ntransfer-encoding: chunked\r\n"
+    head = b"HTTP/1.1 200\r\n" + fields + b"\r\n"
+    wire = b"HTTP/1.1 103 Early Hints\r\nx-a: early\r\n\r\n" + head + b"1\r\na\r\n0\r\nx-late: x\r\n\r\n"
+    expected = [
+        (b"x-a", b"b"),
+        (b"x-empty", b""),
+        (b"x-space", b"b: c"),
+        (b"x-a", b"2"),
+        (b"x-bytes", b"\xff"),
+        (b"transfer-encoding", b"chunked"),
+    ]
+
+    async def script(peer: Peer) -> None:
+        for cut in range(1, len(wire)):
+            await peer.request()
+            await peer.send(wire[:cut])
+            await peer.send(wire[cut:])
+        await peer.gone()
+
+    async with serving(script) as server:
+        for _ in range(1, len(wire)):
+            answer = await get(transport, server.origin)
+            assert answer.headers == expected
+            assert answer.body == b"a"
+        assert server.accepted == 1
+
+
 @pytest.mark.parametrize("field", [b"x-a: b", b"transfer-encoding: identity"], ids=["nothing", "identity"])
 async def test_an_answer_that_ends_with_its_connection(transport: HttpTransport, field: bytes) -> None:
     """Neither length nor chunks: the end of the connection is the end of the answer."""
