@@ -11,6 +11,7 @@ never fires it; bytes behind an answer's end begin a second message. This is als
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections import deque
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from aigw.errors import UpstreamError
-from aigw.exchange import Headers, Origin, Receiver, UpstreamRequest
+from aigw.exchange import Origin, Receiver, UpstreamRequest
 
 TICK = 0.1
 """Seconds between two looks at the clocks of all open connections: timeouts are exact to this."""
@@ -204,9 +205,7 @@ class Connection(asyncio.Protocol):
         self._raw = b""
         known = dict(headers)
         self._close_delimited = not (
-            b"content-length" in known
-            or b"chunked" in known.get(b"transfer-encoding", b"").lower()
-            or status in (204, 304)
+            b"content-length" in known or b"chunked" in known.get(b"transfer-encoding", b"").lower() or status in (204, 304)
         )
         assert self._receiver is not None
         self._receiver.head(status, headers, self)
