@@ -755,7 +755,7 @@ async def test_the_routes_own_timeouts_are_used() -> None:
     await walk.ask(ASK)
     hasty, usual = walk.transport.requests
     assert (hasty.connect_timeout, hasty.first_byte_timeout, hasty.idle_timeout, hasty.timeout) == (1, 2, 3, 4)
-    assert (usual.connect_timeout, usual.idle_timeout, usual.timeout) == (10, 300, 3600)
+    assert (usual.connect_timeout, usual.idle_timeout, usual.timeout) == (Patience().connect, Patience().idle, Patience().total)
 
 
 async def test_a_callers_patience_bounds_the_wait() -> None:
