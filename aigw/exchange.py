@@ -205,13 +205,16 @@ class UpstreamRequest:
 
 class Flow(Protocol):
     """The hold a receiver has on the connection that feeds it. `stop` says that it has seen enough: nothing more is fed, the
-    connection is closed and `send` returns as if the answer had ended here."""
+    connection is closed and `send` returns as if the answer had ended here. `complete` says that the answer is whole although
+    its connection may still have framing to send: `send` returns, and the connection looks after itself."""
 
     def pause(self) -> None: ...
 
     def resume(self) -> None: ...
 
     def stop(self) -> None: ...
+
+    def complete(self) -> None: ...
 
 
 class Receiver(Protocol):

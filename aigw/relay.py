@@ -53,6 +53,7 @@ class _NoTap:
     told = Told()
     failed = b""
     begun = False
+    last = b""
 
     def look(self, block: bytes) -> bytes:
         return block
@@ -180,6 +181,8 @@ class Relay:
         block = tap.look(block)
         if tap.failed:
             self._failed()
+        elif tap.last:
+            self._ended()
         if not self._timed and tap.begun:
             self._timed = True
             self._exchange.first_token_at = perf_counter()
@@ -238,6 +241,14 @@ class Relay:
         if self._flow is not None:
             self._flow.stop()
 
+    def _ended(self) -> None:
+        """The dialect says that this was all: what may come of the connection is not waited for."""
+        self._exchange.bytes_out += len(self._tap.last)
+        self.feed = self._feed_nothing
+        self._rest = b""
+        if self._flow is not None:
+            self._flow.complete()
+
     def _refuse(self, why: str) -> None:
         self.error = UpstreamError(
             "provider_bad_response", why, upstream_status=self.status, fault="deployment", may_retry=True
@@ -272,7 +283,7 @@ class Relay:
             if self._rest:
                 rest, self._rest = self._rest, b""
                 self._last_events(rest)
-            if not self._begun and self.error is None:
+            if not self._begun and not self._tap.last and self.error is None:
                 self._refuse("ended its stream before it began")
         elif not self._begun and not self._operation.binary:
             self.body = b"".join(self._blocks)
@@ -293,7 +304,13 @@ class Relay:
 
     def finish(self) -> None:
         """Send what is left of a good answer: all of it when it was held, else its end."""
-        if self._begun:
+        last = self._tap.last
+        if last:
+            if not self._begun:
+                self._begin_stream()
+            self._sink.write(self._renamed(last) if self._rename else last)
+            self._sink.end()
+        elif self._begun:
             self._sink.end()
         elif self._operation.binary:
             self._sink.answer(self.status, self.headers(), b"")

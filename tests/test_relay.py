@@ -95,6 +95,10 @@ class Connection:
         self.stopped = True
         self.told.append("stop")
 
+    def complete(self) -> None:
+        self.stopped = True
+        self.told.append("complete")
+
 
 def made(
     operation: str = "chat", *, hide_usage: bool = False, rename: bool = False, model: str = "wanted"

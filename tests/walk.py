@@ -48,6 +48,8 @@ class NoFlow:
     def stop(self) -> None:
         self.stopped = True
 
+    def complete(self) -> None: ...
+
 
 def answers(body: bytes | dict[str, Any], status: int = 200, *headers: tuple[bytes, bytes]) -> Play:
     """A whole answer, in two blocks."""

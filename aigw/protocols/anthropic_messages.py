@@ -81,6 +81,13 @@ def _usage_of(seen: _Usage) -> Usage:
     )
 
 
+def _is_last(data: bytes) -> bool:
+    try:
+        return _event(data).type == "message_stop"
+    except (ValueError, RecursionError):
+        return False
+
+
 class AnthropicMessages:
     """The dialect `anthropic_messages`."""
 
@@ -128,12 +135,13 @@ class MessagesTap:
     """Watches a Messages stream: input usage comes in `message_start`, the rest (cumulative) in `message_delta`, which may
     repeat or correct the input. The last number seen of each kind is the one that counts; adding them up would count twice."""
 
-    __slots__ = ("_seen", "begun", "failed", "told")
+    __slots__ = ("_seen", "begun", "failed", "last", "told")
 
     def __init__(self) -> None:
         self.told = Told()
         self.failed = b""
         self.begun = False
+        self.last = b""
         self._seen = _Usage()
 
     def look(self, block: bytes) -> bytes:
@@ -146,6 +154,17 @@ class MessagesTap:
                 if self.failed:
                     return block[:at]
                 at += len(event)
+        if self.told.finish_reason and b"message_stop" in block:
+            return self._before_last(block)
+        return block
+
+    def _before_last(self, block: bytes) -> bytes:
+        at = 0
+        for event in framing.split(block):
+            if b"message_stop" in event and framing.data(event).startswith(b"{") and _is_last(framing.data(event)):
+                self.last = block[at:]
+                return block[:at]
+            at += len(event)
         return block
 
     def _event(self, event: bytes) -> None:

@@ -37,12 +37,15 @@ class Tap(Protocol):
     """Watches one stream go by. `look` is given whole events, as bytes, and returns the bytes to send on: the same, less the
     event that only we asked for, and up to the first error event, whose data is then in `failed`: nothing more is looked at.
 
-    `begun` turns true with the first event that carries content: the first token.
+    `begun` turns true with the first event that carries content: the first token. `last` is the event that ends the stream by
+    the dialect's own word, once it was seen, kept back from what `look` returns: many callers hang up when they have read it,
+    so it is sent when all else is done.
     """
 
     told: Told
     failed: bytes
     begun: bool
+    last: bytes
 
     def look(self, block: bytes) -> bytes: ...
 

@@ -215,12 +215,13 @@ def _error_object(error: GatewayError) -> Any:
 class ChatTap:
     """Watches a chat (or completions, images, speech) stream. Three byte searches a block; JSON only where one hits."""
 
-    __slots__ = ("_hide", "_introduced", "begun", "failed", "told")
+    __slots__ = ("_hide", "_introduced", "begun", "failed", "last", "told")
 
     def __init__(self, hide_usage: bool) -> None:
         self.told = Told()
         self.failed = b""
         self.begun = False
+        self.last = b""
         self._hide = hide_usage
         self._introduced = False
 
@@ -233,6 +234,17 @@ class ChatTap:
             block = self._usage(block)
         if b'"finish_reason":"' in block or b'"finish_reason": "' in block:
             self._finish(block)
+        if self.told.finish_reason and b"[DONE]" in block:
+            block = self._before_last(block)
+        return block
+
+    def _before_last(self, block: bytes) -> bytes:
+        at = 0
+        for event in framing.split(block):
+            if framing.data(event).strip() == b"[DONE]":
+                self.last = block[at:]
+                return block[:at]
+            at += len(event)
         return block
 
     def _begin(self, block: bytes) -> None:

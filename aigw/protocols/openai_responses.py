@@ -87,12 +87,13 @@ class OpenAIResponses:
 class ResponsesTap:
     """Watches a Responses stream: usage stands in the terminal event (completed, incomplete or failed)."""
 
-    __slots__ = ("begun", "failed", "told")
+    __slots__ = ("begun", "failed", "last", "told")
 
     def __init__(self) -> None:
         self.told = Told()
         self.failed = b""
         self.begun = False
+        self.last = b""
 
     def look(self, block: bytes) -> bytes:
         if not self.begun and b".delta" in block:
@@ -102,6 +103,9 @@ class ResponsesTap:
             for event in framing.split(block):
                 self._event(event)
                 if self.failed:
+                    return block[:at]
+                if self.told.finish_reason:
+                    self.last = block[at:]
                     return block[:at]
                 at += len(event)
         return block

@@ -21,10 +21,14 @@ from urllib.parse import urlsplit
 import httptools
 
 from aigw.errors import UpstreamError
-from aigw.exchange import Origin, Receiver, UpstreamRequest
+from aigw.exchange import Flow, Headers, Origin, Receiver, UpstreamRequest
 
 TICK = 0.1
 """Seconds between two looks at the clocks of all open connections: timeouts are exact to this."""
+
+DRAIN = 1.0
+"""Seconds that a connection waits for the end of an answer's framing once the answer itself is whole: many servers send it a
+moment later, and a connection that has seen it can be used again."""
 
 KEEP_ALIVE = 50.0
 """Seconds an idle connection is kept. Common servers close theirs after 60 to 75 (nginx: 75, Node behind ALB: 60); closing
@@ -48,6 +52,7 @@ class Connection(asyncio.Protocol):
         "_at",
         "_blocks",
         "_close_delimited",
+        "_complete",
         "_done",
         "_early",
         "_head_seen",
@@ -88,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._raw = b""  # of the answer, until its head is whole
         self._early = self._at = 0
         self._keep = False
-        self._head_seen = self._done = self._ignore = self._stopped = self._close_delimited = False
+        self._head_seen = self._done = self._ignore = self._stopped = self._complete = self._close_delimited = False
         self._quiet = self._aged = 0
 
     # the request
@@ -160,6 +165,8 @@ class Connection(asyncio.Protocol):
             self._finish(reusable=self._keep)
         elif self._stopped:
             self._finish(reusable=False)
+        elif self._complete and not broken:
+            self._let_go()
         elif broken:
             self._fail("provider_bad_response", "did not answer in HTTP/1.1")
 
@@ -223,14 +230,25 @@ class Connection(asyncio.Protocol):
 
     # endings
 
+    def _let_go(self) -> None:
+        """The answer is whole: `send` returns. What is left of its framing is read without it."""
+        self._receiver = _NOBODY
+        self._quiet = 0
+        waiter, self._waiter = self._waiter, None
+        if self.paused:
+            self.resume()
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
     def _finish(self, *, reusable: bool) -> None:
         waiter, self._waiter = self._waiter, None
+        drained = self._receiver is _NOBODY
         self._receiver = None
         self._blocks = []
         if self.paused:
             self.resume()
         wanted = waiter is not None and not waiter.done()  # else its caller is gone, and `send` is about to close us
-        if reusable and wanted and not self.closed and self.transport.get_write_buffer_size() == 0:
+        if reusable and (wanted or drained) and not self.closed and self.transport.get_write_buffer_size() == 0:
             self._pool.release(self)
         else:
             self.discard()
@@ -269,6 +287,10 @@ class Connection(asyncio.Protocol):
         request = self._request
         if request is None:
             return
+        if self._receiver is _NOBODY:
+            if self._quiet * TICK > DRAIN:
+                self.discard()
+            return
         aged = self._aged * TICK
         if aged > request.timeout:
             self._fail("provider_timeout", "did not finish its answer in time")
@@ -295,6 +317,21 @@ class Connection(asyncio.Protocol):
     def stop(self) -> None:
         if self._receiver is not None:
             self._stopped = True
+
+    def complete(self) -> None:
+        if self._receiver is not None:
+            self._complete = True
+
+
+class _Nobody:
+    """The receiver of what nobody waits for any more."""
+
+    def head(self, status: int, headers: Headers, flow: Flow) -> None: ...
+
+    def feed(self, block: bytes) -> None: ...
+
+
+_NOBODY = _Nobody()
 
 
 class _Tunnel(asyncio.Protocol):

@@ -83,6 +83,8 @@ class _DemoFlow:
         self._stopped = True
         self._open.set()
 
+    complete = stop
+
     async def stopped(self) -> bool:
         """Wait until the receiver wants more, or nothing more (True)."""
         if not self._stopped:
