@@ -187,6 +187,40 @@ def test_only_whole_events_are_written() -> None:
         assert not sink.blocks or sink.body.endswith(b"\n\n")
 
 
+@pytest.mark.parametrize(
+    ("operation", "before", "last"),
+    [
+        ("chat", b'data: {"model":"m","choices":[{"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n', b"data: [DONE]\n\n"),
+        (
+            "messages",
+            b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{}}\n\n',
+            b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+        ),
+        (
+            "responses",
+            b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"hi"}\n\n',
+            b'event: response.completed\ndata: {"type":"response.completed","response":{"status":"completed"}}\n\n',
+        ),
+    ],
+)
+def test_the_last_event_is_sent_by_finish(operation: str, before: bytes, last: bytes) -> None:
+    """Many callers hang up when they have read it: it goes out when the record is kept. The provider is not waited for."""
+    relay, sink, exchange = made(operation)
+    connection = Connection()
+    relay.head(200, EVENTS, connection)
+    relay.feed(before + last)
+    assert sink.body == before
+    assert connection.told == ["complete"]
+    assert exchange.bytes_out == len(before + last)
+    relay.feed(b": a comment behind the end\n\n")
+    relay.complete()
+    assert relay.error is None
+    assert not sink.ended
+    relay.finish()
+    assert sink.body == before + last
+    assert sink.ended
+
+
 def test_an_error_first_leaves_the_caller_untouched() -> None:
     """Nothing was begun: another target may still be tried, and the error says whether it may."""
     relay, sink, _ = made()

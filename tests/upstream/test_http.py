@@ -978,6 +978,60 @@ async def test_a_flow_that_is_over_is_let_go(transport: HttpTransport) -> None:
         assert server.accepted == 1
 
 
+async def test_a_whole_answer_is_not_kept_waiting_for_its_framing(transport: HttpTransport) -> None:
+    """The receiver says that this was all: `send` returns at once; the end of the chunks comes later, and the connection is
+    used again."""
+    end = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED + b"3\r\nabc\r\n")
+        await end.wait()
+        await peer.send(b"0\r\n\r\n")
+        await peer.request()
+        await peer.send(ok(b"next"))
+        await peer.gone()
+
+    def all_there(answer: Answer, _: bytes) -> None:
+        assert answer.flow is not None
+        answer.flow.complete()
+
+    async with serving(script) as server:
+        answer = Answer(on_feed=all_there)
+        async with asyncio.timeout(1):
+            await transport.send(ask(server.origin), answer)
+        assert answer.body == b"abc"
+        end.set()
+        async with asyncio.timeout(1):
+            while transport.connections()[f"http://127.0.0.1:{server.port}"] != (1, 1):
+                await asyncio.sleep(0.01)
+        assert (await get(transport, server.origin)).body == b"next"
+        assert answer.body == b"abc"
+        assert server.accepted == 1
+
+
+async def test_framing_that_never_ends(transport: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that never ends its chunks holds nothing but its own connection, and that not for long."""
+    monkeypatch.setattr(http, "DRAIN", 0.2)
+    gone = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED + b"3\r\nabc\r\n")
+        await peer.gone()
+        gone.set()
+
+    def all_there(answer: Answer, _: bytes) -> None:
+        assert answer.flow is not None
+        answer.flow.complete()
+
+    async with serving(script) as server:
+        await transport.send(ask(server.origin), Answer(on_feed=all_there))
+        async with asyncio.timeout(2):
+            await gone.wait()
+        assert transport.connections() == {}
+
+
 # --- TLS and proxies --------------------------------------------------------------------------------------------------
 
 
