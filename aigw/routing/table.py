@@ -203,8 +203,9 @@ class Table:
         for pattern in self._patterns:
             if pattern.expression.search(model):
                 return pattern.route
-        claim = self._claim(model)
-        if holder is not None and (claim is None or claim.weak or claim.place >= holder or self._lacks(claim.place, model)):
+        # A list beats whoever comes after it, so what they claim decides nothing: not even between the list and those before.
+        claim = self._claim(model, len(self._providers) if holder is None else holder)
+        if holder is not None and (claim is None or claim.weak or claim.place == holder or self._lacks(claim.place, model)):
             return _single(model, self._providers[holder].name, None, "live")
         if claim is None:
             return None
@@ -215,20 +216,20 @@ class Table:
         head, _, rest = model.partition("/")
         return self._index.get(head) if rest else None
 
-    def _claim(self, model: str) -> _Claim | None:
-        """Who has *model* by the catalog."""
+    def _claim(self, model: str, last: int) -> _Claim | None:
+        """Who has *model* by the catalog, of the providers up to place *last*."""
         folded = model.lower()
         claims: list[_Claim] = []
         prefix = ""
         for end in range(min(len(folded), self._longest), 0, -1):
             prefix = folded[:end]
             found = self._prefixes.get(prefix)
-            if found is not None:
-                claims = [claim for claim in found if claim.cut < len(model)]
+            if found is not None and (not found or any(claim.place <= last for claim in found)):
+                claims = [claim for claim in found if claim.cut < len(model) and claim.place <= last]
                 break
         else:
             prefix = ""
-        if self._first_local is not None and ":" not in prefix and _TAGGED.match(model):
+        if self._first_local is not None and self._first_local <= last and ":" not in prefix and _TAGGED.match(model):
             return _Claim(self._first_local, weak=True, cut=0)
         return claims[0] if claims else None
 

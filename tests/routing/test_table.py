@@ -410,6 +410,26 @@ def fitting(provider: Claimant, model: str) -> int:
     return max((len(prefix) for prefix in own if prefix and model.startswith(prefix)), default=0)
 
 
+def test_a_newcomer_does_not_decide_between_two_others() -> None:
+    """A prefix beats a list further down the config, whatever those who come after both claim: longer prefixes, weak or not,
+    or tags."""
+    first, second = Claimant(name="p0", kind="", prefixes=("a",)), Claimant(name="p1", kind="")
+    newcomers = [
+        Claimant(name="p2", kind="", weak_prefixes=("ab",)),
+        Claimant(name="p2", kind="", prefixes=("ab",)),
+        Claimant(name="p2", kind="", local=True),
+    ]
+    for providers in ([first, second], *([first, second, newcomer] for newcomer in newcomers)):
+        table = Table({}, providers)
+        table.set_live("p1", ["ab", "ab:7b"])
+        for name in ("ab", "ab:7b"):
+            assert goes(table, name) == ("p0", None, "catalog"), providers[-1]
+    own = Claimant(name="p0", kind="", prefixes=("a",), weak_prefixes=("ab",))
+    table = Table({}, [own, second])
+    table.set_live("p1", ["ab"])
+    assert goes(table, "ab") == ("p1", None, "live"), "its own weak prefix says that its strong one is not meant"
+
+
 @settings(max_examples=400, deadline=None)
 @given(worlds())
 def test_adding_a_provider_never_moves_a_name_that_works(
