@@ -70,9 +70,10 @@ class Store(Protocol):
     async def revoke_key(self, key_id: str, at: float) -> bool:
         """True when it was live. A revoked key stays, so that its records keep their name."""
 
-    async def append(self, records: Sequence[Record]) -> int:
+    async def append(self, records: Sequence[Record], lines: Sequence[bytes] | None = None) -> int:
         """Keep *records* and add the new ones to the hourly roll-ups, in one transaction; those already kept (same id) are
-        skipped. Returns how many were new."""
+        skipped. Returns how many were new. *lines* are the same records as the journal has them (JSON, without a line end),
+        for a store that keeps them so and need not write them again."""
 
     async def usage(self, by: str, since: float, until: float, tz: str = "UTC") -> list[UsageRow]:
         """Sums between two times (epoch seconds), grouped by "model", "consumer", "provider", "route", "day", "hour" or

@@ -32,7 +32,7 @@ import msgspec
 from aigw.errors import StoreError
 from aigw.exchange import Record
 from aigw.storage.base import Store
-from aigw.storage.storable import storable
+from aigw.storage.storable import decode_line, storable, write_line
 
 log = logging.getLogger("aigw.storage")
 
@@ -40,7 +40,7 @@ BATCH = 2000
 """Records in one append: large enough to share a commit, small enough that a revoked key need not wait behind it."""
 
 QUEUED = 50_000
-"""Records that wait in memory (about 75 MB) before only the disk keeps them."""
+"""Records that wait in memory (about 110 MB) before only the disk keeps them."""
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 """A segment is closed at this size: about 6,000 records."""
@@ -48,7 +48,7 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 DISK_LIMIT = 4 * 1024**3
 """Bytes of journal on the disk: about six million records."""
 
-INTERVAL = 0.25
+INTERVAL = 0.5
 """Seconds between two visits to the store."""
 
 LONGEST_PAUSE = 5.0
@@ -62,9 +62,6 @@ READ_BYTES = 1024 * 1024
 SUFFIX = ".journal"
 
 DAMAGED = "damaged.lines"
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Record).decode
 
 
 class _Segment:
@@ -112,25 +109,28 @@ class _Segment:
         self.close()
         return False
 
-    def read(self, offset: int) -> tuple[list[Record], list[bytes], int]:
-        """About a megabyte of it from *offset*: the records, the lines that are none, and the offset to go on from (the
-        same one at the end)."""
+    def read(self, offset: int) -> tuple[list[Record], list[bytes], list[bytes], int]:
+        """About a megabyte of it from *offset*: the records, their lines, the lines that are no records, and the offset to go
+        on from (the same one at the end)."""
         block = os.pread(self.descriptor, READ_BYTES, offset)
         while (end := block.rfind(b"\n") + 1) == 0 and (more := os.pread(self.descriptor, READ_BYTES, offset + len(block))):
             block += more
         records: list[Record] = []
+        lines: list[bytes] = []
         damaged: list[bytes] = []
         for line in block[:end].split(b"\n"):
             if line:
                 try:
-                    records.append(_decode(line))
+                    records.append(decode_line(line))
+                    lines.append(line)
                 except (msgspec.MsgspecError, ValueError):
                     damaged.append(line)
         if not end and block:  # the last line was never finished, so nobody was told that it is kept
             with contextlib.suppress(msgspec.MsgspecError, ValueError):
-                records.append(_decode(block))
+                records.append(decode_line(block))
+                lines.append(block)
             end = len(block)
-        return records, damaged, offset + end
+        return records, lines, damaged, offset + end
 
     def sync(self) -> None:
         """Have the disk take what was written so far."""
@@ -173,6 +173,7 @@ class Journal:
         self._directory, self._store, self._fsync = directory, store, fsync
         self._most_queued, self._segment_bytes, self._disk_limit, self._interval = queued, segment_bytes, disk_limit, interval
         self._queue: list[Record] = []
+        self._lines: list[bytes] = []  # of the same records
         self._taken = 0  # records ever queued
         self._done = 0  # of those, committed
         self._on_disk_only = 0
@@ -205,14 +206,14 @@ class Journal:
         for the store."""
         self.written += 1
         try:
-            line = _encode(record) + b"\n"
+            line = write_line(record)
         except (ArithmeticError, TypeError, ValueError):  # a text that is not Unicode, a number of more than 64 bits
             record = storable(record)
-            line = _encode(record) + b"\n"
+            line = write_line(record)
         segment = self._segment
         if segment.size >= self._segment_bytes:
             segment = self._rotate()
-        kept = self._put(segment, line)
+        kept = self._put(segment, line + b"\n")
         waiting = len(self._queue)
         if kept and (self._spilling or waiting >= self._most_queued):
             self._spilling = True
@@ -220,6 +221,7 @@ class Journal:
             segment.only += 1
         elif kept or waiting < 2 * self._most_queued:
             self._queue.append(record)
+            self._lines.append(line)
             self._taken = segment.last = self._taken + 1
             if not kept:
                 self._memory_only = True
@@ -306,8 +308,8 @@ class Journal:
         except (StoreError, TimeoutError) as error:
             log.warning("the store does not take the last records: %s", error or "it is too slow")
         if self._queue and self._memory_only:
-            for record in self._queue:  # a last chance on the disk; what is there twice is stored once
-                self._put(self._segment, _encode(record) + b"\n")
+            for line in self._lines:  # a last chance on the disk; what is there twice is stored once
+                self._put(self._segment, line + b"\n")
         if self.pending:
             log.warning("%d records wait in %s for the next start", self.pending, self._directory)
         for segment in (*self._old, self._segment):
@@ -381,11 +383,11 @@ class Journal:
         """Everything that is queued now, in batches; what comes meanwhile has the next turn."""
         target = self._taken
         while self._done < target:
-            batch = self._queue[: min(BATCH, target - self._done)]
-            await self._append(batch)
-            del self._queue[: len(batch)]  # only now: until it is committed it is ours
-            self._done += len(batch)
-            self.committed += len(batch)
+            size = min(BATCH, target - self._done)
+            await self._append(self._queue[:size], self._lines[:size])
+            del self._queue[:size], self._lines[:size]  # only now: until it is committed it is ours
+            self._done += size
+            self.committed += size
         if not self._queue:
             self._memory_only = False
 
@@ -397,9 +399,9 @@ class Journal:
             if self._closing.is_set():
                 return False
             end = offset
-            records, damaged, offset = await asyncio.to_thread(segment.read, offset)
+            records, lines, damaged, offset = await asyncio.to_thread(segment.read, offset)
             for start in range(0, len(records), BATCH):
-                new = await self._append(records[start : start + BATCH])
+                new = await self._append(records[start : start + BATCH], lines[start : start + BATCH])
                 if not ours:
                     self.recovered += new
             if not ours:
@@ -409,9 +411,9 @@ class Journal:
             await self._store_queued()
         return True
 
-    async def _append(self, records: Sequence[Record]) -> int:
+    async def _append(self, records: Sequence[Record], lines: Sequence[bytes]) -> int:
         try:
-            return await self._store.append(records)
+            return await self._store.append(records, lines)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - a record that breaks a store must not hold up all those behind it
@@ -419,13 +421,13 @@ class Journal:
                 "the store failed on a batch of %d records (%s): trying each by itself", len(records), type(error).__name__
             )
         new = 0
-        for record in records:
+        for record, line in zip(records, lines, strict=True):
             try:
-                new += await self._store.append([record])
+                new += await self._store.append([record], [line])
             except StoreError:
                 raise
             except Exception:  # noqa: BLE001 - as above
-                await asyncio.to_thread(self._set_aside, [_encode(record)])
+                await asyncio.to_thread(self._set_aside, [line])
         return new
 
     def _set_aside(self, lines: Sequence[bytes]) -> None:

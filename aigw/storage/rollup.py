@@ -1,42 +1,43 @@
 """Hourly sums of records: what `aigw stats` is read from, long after the records themselves are gone.
 
-One roll-up stands for all exchanges of one hour (UTC) that agree in `DIMENSIONS`. The same code adds a record when it is
+One roll-up stands for all exchanges of one hour (UTC) with one consumer, or one provider, and so on for each of `DIMENSIONS`:
+each exchange counts once in every dimension. So a question reads only rows that answer it, a few for each hour, however many
+combinations of consumers and models there were (those are the records' business). The same code counts records when they are
 appended and when part of an hour has to be counted from records, so the two cannot disagree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
-
-import msgspec
 
 from aigw.exchange import Record
 from aigw.storage.base import UsageRow
-from aigw.storage.histogram import Histogram, bucket, merge, percentile
+from aigw.storage.histogram import Histogram, Total, count, merge, pack, percentile, unpack
 
 LONGEST_NAME = 200
 """A requested name comes from the caller as it is; what is longer is cut, as no model is called so."""
 
 OTHER = "(other)"
-"""The route and model of exchanges in an hour that has more different ones than anybody could read."""
+"""The name of exchanges in an hour that has more different ones than anybody could read."""
+
+ALL = "all"
+"""The dimension in which every exchange has the same name, an empty one: the hour's sums."""
+
+DIMENSIONS = (ALL, "consumer", "provider", "model", "route")
+"""What exchanges are counted by. A route is the name that was asked for where no route is written for it."""
 
 
 class RollupKey(NamedTuple):
     """What the exchanges of one roll-up have in common. `hour` counts hours since the epoch."""
 
+    dimension: str
     hour: int
-    consumer: str
-    key_id: str
-    group: str
-    route: str
-    provider: str
-    model: str
-    operation: str
+    name: str
     currency: str
 
-
-DIMENSIONS = RollupKey._fields
 
 SUMS = (
     "requests",
@@ -54,91 +55,106 @@ SUMS = (
     "unpriced",
     "took",
 )
-"""The sums of a roll-up, in the order of its columns; the two histograms (JSON, bucket to count) follow them."""
+"""The sums of a roll-up, in the order of its columns; the two histograms (`histogram.pack`) follow them."""
 
 SHOWN = ("requests", "errors", "input", "cached", "output", "cost", "abandoned_cost", "priced", "unpriced")
 """Those of them that `usage` answers with."""
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Histogram).decode
 _LARGEST = 2**53
 """Where a sum stops. In nano-dollars that is nine million an hour; a thousand of these still add up to 64 bits."""
 
-
-def key_of(record: Record) -> RollupKey:
-    """Where *record* is counted."""
-    return RollupKey(
-        int(record.at // 3600),
-        record.consumer,
-        record.key_id,
-        record.group,
-        (record.route or record.requested_model)[:LONGEST_NAME],
-        record.provider,
-        record.model[:LONGEST_NAME],
-        record.operation,
-        record.currency,
-    )
+_shape = operator.attrgetter("consumer", "provider", "model", "route", "requested_model", "currency")
+_counted = operator.attrgetter(
+    "outcome",
+    "input",
+    "cached",
+    "cache_write_5m",
+    "cache_write_1h",
+    "output",
+    "reasoning",
+    "cost",
+    "cache_saving",
+    "abandoned_cost",
+    "took",
+    "first_token",
+)
+_shown = operator.itemgetter(*(SUMS.index(name) for name in SHOWN))
 
 
 class Rollup:
-    """The sums of one roll-up. `total` and `first` are histograms of the whole time and of the time to the first token."""
+    """The sums of one roll-up, in the order of `SUMS`. `total` and `first` are histograms of the whole time and of the time to
+    the first token."""
 
-    __slots__ = (*SUMS, "first", "total")
+    __slots__ = ("first", "sums", "total")
 
-    def __init__(self) -> None:
-        self.requests = self.errors = 0
-        self.input = self.cached = self.cache_write_5m = self.cache_write_1h = self.output = self.reasoning = 0
-        self.cost = self.cache_saving = self.abandoned_cost = self.priced = self.unpriced = 0
-        self.took = 0  # microseconds
-        self.total: Histogram = {}
-        self.first: Histogram = {}
+    def __init__(self, sums: Sequence[int] = (0,) * len(SUMS), total: Histogram | None = None, first: Histogram | None = None):
+        self.sums = sums
+        self.total: Histogram = {} if total is None else total
+        self.first: Histogram = {} if first is None else first
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Rollup:
+        """Counts *records*, at least one: a column at a time, a third of what a record at a time takes. Raises TypeError when
+        one of them holds what cannot be added."""
+        outcome, input_, cached, write_5m, write_1h, output, reasoning, cost, saving, abandoned, took, first = zip(
+            *map(_counted, records), strict=True
+        )
+        requests = len(records)
+        unknown, unpriced = cost.count(None), 0
+        if unknown:
+            unpriced = sum(1 for price, *tokens in zip(cost, input_, output, strict=True) if price is None and any(tokens))
+            cost = tuple(price for price in cost if price is not None)
+        sums = (
+            requests,
+            requests - outcome.count("ok") - outcome.count("client_closed"),
+            sum(input_),
+            sum(cached),
+            sum(write_5m),
+            sum(write_1h),
+            sum(output),
+            sum(reasoning),
+            sum(cost),
+            sum(saving),
+            sum(abandoned),
+            requests - unknown,
+            unpriced,
+            sum(took),
+        )
+        if not all(type(number) is int for number in sums):
+            raise TypeError("a record holds a count that is no integer")
+        return cls(sums, count(took), count(time for time in first if time is not None) if None in first else count(first))
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Rollup:
         """From the columns `SUMS` and the two histograms."""
-        rollup = cls()
-        for name, value in zip(SUMS, row, strict=False):
-            setattr(rollup, name, value)
-        rollup.total, rollup.first = _decode(row[-2]), _decode(row[-1])
-        return rollup
+        return cls(row[: len(SUMS)], unpack(row[-2]), unpack(row[-1]))
 
-    def row(self) -> tuple[int | str, ...]:
+    def row(self) -> tuple[int | bytes, ...]:
         """The columns `SUMS` and the two histograms."""
-        sums = [max(-_LARGEST, min(_LARGEST, getattr(self, name))) for name in SUMS]
-        return (*sums, _encode(self.total).decode(), _encode(self.first).decode())
+        return (*(max(-_LARGEST, min(_LARGEST, number)) for number in self.sums), pack(self.total), pack(self.first))
 
-    def add(self, record: Record) -> None:
-        """Count one exchange."""
-        self.requests += 1
-        if record.outcome not in {"ok", "client_closed"}:
-            self.errors += 1
-        self.input += record.input
-        self.cached += record.cached
-        self.output += record.output
-        if record.cache_write_5m:
-            self.cache_write_5m += record.cache_write_5m
-        if record.cache_write_1h:
-            self.cache_write_1h += record.cache_write_1h
-        if record.reasoning:
-            self.reasoning += record.reasoning
-        cost = record.cost
-        if cost is not None:
-            self.priced += 1
-            self.cost += cost
-        elif record.input or record.output:
-            self.unpriced += 1
-        if record.cache_saving:
-            self.cache_saving += record.cache_saving
-        if record.abandoned_cost:
-            self.abandoned_cost += record.abandoned_cost
-        took = record.took
-        self.took += took
-        slot = bucket(took)
-        self.total[slot] = self.total.get(slot, 0) + 1
-        first = record.first_token
-        if first is not None:
-            slot = bucket(first)
-            self.first[slot] = self.first.get(slot, 0) + 1
+    def add(self, other: Rollup) -> None:
+        """Count what *other* has counted."""
+        self.sums = tuple(map(operator.add, self.sums, other.sums))
+        merge(self.total, other.total)
+        merge(self.first, other.first)
+
+
+def count_by_shape(records: Iterable[Record]) -> Iterator[tuple[dict[str, str], str, Rollup]]:
+    """Counts *records* by all in which roll-ups may differ: the name in each dimension, the currency, the sums. Most batches
+    have few such shapes, so the work for each dimension is done a few times and not for every record."""
+    shapes: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        shapes[_shape(record)].append(record)
+    for (consumer, provider, model, route, requested_model, currency), alike in shapes.items():
+        names = {
+            ALL: "",
+            "consumer": consumer,
+            "provider": provider,
+            "model": model[:LONGEST_NAME],
+            "route": (route or requested_model)[:LONGEST_NAME],
+        }
+        yield names, currency, Rollup.of(alike)
 
 
 class Group:
@@ -148,8 +164,8 @@ class Group:
 
     def __init__(self) -> None:
         self.row = UsageRow(group="", costs={})
-        self.total: Histogram = {}
-        self.first: Histogram = {}
+        self.total = Total()
+        self.first = Total()
 
     def add_sums(
         self,
@@ -175,21 +191,20 @@ class Group:
         if priced or abandoned_cost:
             row.costs[currency] = row.costs.get(currency, 0) + cost + abandoned_cost
 
-    def add_histograms(self, total: str, first: str) -> None:
+    def add_histograms(self, total: bytes, first: bytes) -> None:
         """As they stand in their columns."""
-        merge(self.total, _decode(total))
-        merge(self.first, _decode(first))
+        self.total.add(total)
+        self.first.add(first)
 
     def add(self, currency: str, rollup: Rollup) -> None:
         """All of one roll-up."""
-        self.add_sums(currency, *(getattr(rollup, name) for name in SHOWN))
-        merge(self.total, rollup.total)
-        merge(self.first, rollup.first)
+        self.add_sums(currency, *_shown(rollup.sums))
+        self.add_histograms(pack(rollup.total), pack(rollup.first))
 
     def line(self, name: str) -> UsageRow:
         """The finished line, percentiles and all."""
-        row = self.row
+        row, total, first = self.row, self.total.histogram(), self.first.histogram()
         row.group = name
-        row.total_p50, row.total_p95 = percentile(self.total, 0.5), percentile(self.total, 0.95)
-        row.first_token_p50, row.first_token_p95 = percentile(self.first, 0.5), percentile(self.first, 0.95)
+        row.total_p50, row.total_p95 = percentile(total, 0.5), percentile(total, 0.95)
+        row.first_token_p50, row.first_token_p95 = percentile(first, 0.5), percentile(first, 0.95)
         return row

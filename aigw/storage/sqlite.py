@@ -33,23 +33,27 @@ from aigw.errors import StoreError
 from aigw.exchange import Record
 from aigw.storage.base import Change, UsageRow
 from aigw.storage.migrations import LATEST, MIGRATIONS, Migration
-from aigw.storage.rollup import DIMENSIONS, OTHER, SHOWN, SUMS, Group, Rollup, RollupKey, key_of
-from aigw.storage.storable import storable
+from aigw.storage.rollup import ALL, DIMENSIONS, OTHER, SHOWN, SUMS, Group, Rollup, RollupKey, count_by_shape
+from aigw.storage.storable import read_line, storable, write_line
 
 T = TypeVar("T")
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process that is writing."""
 
-ROWS_PER_STATEMENT = 50
-"""Rows in one INSERT. Each statement gives up the interpreter lock once, and getting it back from a busy event loop takes up
-to 5 ms, so one row each would be 200 records a second on a bad day; from 50 on nothing more is gained."""
+ROWS_PER_STATEMENT = (200, 20, 1)
+"""Rows in one INSERT, largest first. Each statement gives up the interpreter lock once, and getting it back from a busy event
+loop takes up to 5 ms, so one row each would be 200 records a second on a bad day. Few sizes, so that the prepared statements
+are found again."""
 
 KEPT_ROLLUPS = 5000
 """Roll-ups the writer remembers between batches, so that it need not read what it wrote a moment ago."""
 
 ROLLUPS_PER_HOUR = 20_000
-"""Roll-ups that one process begins in one hour before it counts new names as "(other)": names come from callers."""
+"""Roll-ups of one dimension that a process begins in an hour before it counts new names as "(other)": callers choose names."""
+
+PAGE_SIZE = 8192
+"""Bytes. Records are written once and in order, so larger pages mean fewer calls of the system: a tenth of an append."""
 
 _HOUR = 3600
 
@@ -58,19 +62,18 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-_RECORD = tuple(field.name for field in msgspec.structs.fields(Record))
 _CONSUMER = tuple(field.name for field in msgspec.structs.fields(Consumer))
 _KEY = tuple(field.name for field in msgspec.structs.fields(ConsumerKey))
+_ROLLUP_KEY = RollupKey._fields
 _ROLLED = (*SUMS, "total_histogram", "first_histogram")
 
 # Every name below comes from our own types, never from input.
-_SELECT_RECORD = f"SELECT {_quoted(_RECORD)} FROM record"  # noqa: S608
+_SELECT_RECORD = "SELECT line FROM record_line"
 _SELECT_CONSUMER = f"SELECT {_quoted(_CONSUMER)} FROM consumer"  # noqa: S608
 _SELECT_KEY = f"SELECT {_quoted(_KEY)} FROM consumer_key"  # noqa: S608
-_SELECT_ROLLUP = f"SELECT {_quoted(_ROLLED)} FROM rollup WHERE ({_quoted(DIMENSIONS)}) = ({', '.join('?' * len(DIMENSIONS))})"  # noqa: S608
-_names = operator.attrgetter(
-    "consumer", "key_id", "group", "route", "requested_model", "provider", "model", "operation", "currency"
-)
+_SELECT_ROLLUP = f"SELECT {_quoted(_ROLLED)} FROM rollup WHERE ({_quoted(_ROLLUP_KEY)}) = ({', '.join('?' * len(_ROLLUP_KEY))})"  # noqa: S608
+_at = operator.attrgetter("at")
+_id = operator.attrgetter("id")
 
 
 class _SomeKnownError(Exception):
@@ -86,7 +89,7 @@ class SqliteStore:
         self.path = path
         self._closed = False
         self._rollups: dict[RollupKey, Rollup] = {}
-        self._rollups_begun: dict[int, int] = {}
+        self._rollups_begun: dict[tuple[str, int], int] = {}
         self._data_version = -1
         self._reader: sqlite3.Connection | None = None
         with self._plain_errors():
@@ -97,9 +100,7 @@ class SqliteStore:
             except BaseException:
                 self._connection.close()
                 raise
-        self._rows_per_statement = max(
-            1, min(ROWS_PER_STATEMENT, self._connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(_RECORD))
-        )
+        self._most_variables = self._connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
         self._writer_thread = ThreadPoolExecutor(1, "aigw-store-writer")
         self._reader_thread = ThreadPoolExecutor(1, "aigw-store-reader")
 
@@ -152,7 +153,7 @@ class SqliteStore:
                 query = "SELECT 1 FROM consumer WHERE name = ? AND id <> ?"
                 if self._connection.execute(query, (consumer.name, consumer.id)).fetchone():
                     raise StoreError(f"another consumer is already called {consumer.name!r}: choose another name")
-                self._upsert("consumer", ("id",), _CONSUMER, [msgspec.structs.astuple(consumer)])
+                self._upsert("consumer", ("id",), _CONSUMER, msgspec.structs.astuple(consumer))
                 self._note_change("consumer", consumer.id)
 
         await self._write(write)
@@ -163,7 +164,7 @@ class SqliteStore:
                 query = "SELECT 1 FROM consumer_key WHERE digest = ? AND scheme = ? AND id <> ?"
                 if self._connection.execute(query, (key.digest, key.scheme, key.id)).fetchone():
                     raise StoreError("this consumer key is already stored: revoke that one, or make a new key")
-                self._upsert("consumer_key", ("id",), _KEY, [msgspec.structs.astuple(key)])
+                self._upsert("consumer_key", ("id",), _KEY, msgspec.structs.astuple(key))
                 self._note_change("key", key.id)
 
         await self._write(write)
@@ -187,12 +188,12 @@ class SqliteStore:
 
     # --- records ------------------------------------------------------------------------------------------------------
 
-    async def append(self, records: Sequence[Record]) -> int:
-        return await self._write(self._append, records) if records else 0
+    async def append(self, records: Sequence[Record], lines: Sequence[bytes] | None = None) -> int:
+        return await self._write(self._append, records, lines) if records else 0
 
-    def _append(self, records: Sequence[Record]) -> int:
+    def _append(self, records: Sequence[Record], lines: Sequence[bytes] | None) -> int:
         try:
-            return self._append_as_is(records)
+            return self._append_as_is(records, [write_line(record) for record in records] if lines is None else lines)
         except (
             ArithmeticError,
             TypeError,
@@ -201,31 +202,35 @@ class SqliteStore:
             sqlite3.InterfaceError,
             sqlite3.ProgrammingError,
         ):
-            return self._append_as_is([storable(record) for record in records])  # one of them did not fit its columns
+            fit = [storable(record) for record in records]  # one of them did not fit its columns
+            return self._append_as_is(fit, [write_line(record) for record in fit])
 
-    def _append_as_is(self, records: Sequence[Record]) -> int:
+    def _append_as_is(self, records: Sequence[Record], lines: Sequence[bytes]) -> int:
         try:
             with self._transaction():
-                if self._insert_records(records) != len(records):
+                if self._insert_records(records, lines) != len(records):
                     raise _SomeKnownError
                 self._roll_up(records)
                 return len(records)
         except _SomeKnownError:
             with self._transaction():
-                fresh = self._unknown(records)
-                self._insert_records(fresh)
-                self._roll_up(fresh)
+                fresh = self._unknown(records, lines)
+                self._insert_records([record for record, _ in fresh], [line for _, line in fresh])
+                self._roll_up([record for record, _ in fresh])
                 return len(fresh)
 
-    def _insert_records(self, records: Sequence[Record]) -> int:
+    def _insert_records(self, records: Sequence[Record], lines: Sequence[bytes]) -> int:
+        columns = ("at", "id", "line")
+        values: list[Any] = [None] * (len(records) * len(columns))
+        values[0::3], values[1::3], values[2::3] = map(_at, records), map(_id, records), lines
         # DO NOTHING for a known id only: OR IGNORE would also swallow a row that breaks another rule.
-        return self._insert("record", _RECORD, list(map(msgspec.structs.astuple, records)), "ON CONFLICT (at, id) DO NOTHING")
+        return self._insert("record_line", columns, values, "ON CONFLICT (at, id) DO NOTHING")
 
-    def _unknown(self, records: Sequence[Record]) -> list[Record]:
-        """Those of *records* that are not kept yet, each once."""
-        by_id = {(record.at, record.id): record for record in records}
+    def _unknown(self, records: Sequence[Record], lines: Sequence[bytes]) -> list[tuple[Record, bytes]]:
+        """Those of *records* that are not kept yet, each once, with their lines."""
+        by_id = {(record.at, record.id): (record, line) for record, line in zip(records, lines, strict=True)}
         for key in list(by_id):
-            if self._connection.execute("SELECT 1 FROM record WHERE at = ? AND id = ?", key).fetchone():
+            if self._connection.execute("SELECT 1 FROM record_line WHERE at = ? AND id = ?", key).fetchone():
                 del by_id[key]
         return list(by_id.values())
 
@@ -236,30 +241,29 @@ class SqliteStore:
             self._rollups.clear()
             self._data_version = version
         touched: dict[RollupKey, Rollup] = {}
-        seen: dict[tuple[int, tuple[str, ...]], Rollup] = {}  # by what is fast to get at
-        for record in records:
-            shape = int(record.at // _HOUR), _names(record)
-            rollup = seen.get(shape)
-            if rollup is None:
-                key = key_of(record)
-                rollup = self._rollups.get(key)
-                if rollup is None:
-                    key, rollup = self._load_rollup(key)
-                seen[shape] = touched[key] = rollup
-            rollup.add(record)
-        rows = [(*key, *rollup.row()) for key, rollup in touched.items()]
-        self._upsert("rollup", DIMENSIONS, (*DIMENSIONS, *_ROLLED), rows)
+        for hour, those in _by_hour(records):
+            for names, currency, counted in count_by_shape(those):
+                for dimension, name in names.items():
+                    key = RollupKey(dimension, hour, name, currency)
+                    rollup = touched.get(key) or self._rollups.get(key)
+                    if rollup is None:
+                        key, rollup = self._load_rollup(key)
+                    touched[key] = rollup
+                    rollup.add(counted)
+        values = [value for key, rollup in touched.items() for value in (*key, *rollup.row())]
+        self._upsert("rollup", _ROLLUP_KEY, (*_ROLLUP_KEY, *_ROLLED), values)
 
     def _load_rollup(self, key: RollupKey) -> tuple[RollupKey, Rollup]:
         row = self._connection.execute(_SELECT_ROLLUP, key).fetchone()
         if row is None:
-            begun = self._rollups_begun.get(key.hour, 0)
-            if begun >= ROLLUPS_PER_HOUR and key.route != OTHER:
-                other = key._replace(route=OTHER, model=OTHER)
+            place = key.dimension, key.hour
+            begun = self._rollups_begun.get(place, 0)
+            if begun >= ROLLUPS_PER_HOUR and key.name != OTHER:
+                other = key._replace(name=OTHER)
                 return (other, self._rollups[other]) if other in self._rollups else self._load_rollup(other)
-            if len(self._rollups_begun) > 100:
+            if len(self._rollups_begun) > 500:
                 self._rollups_begun.clear()
-            self._rollups_begun[key.hour] = begun + 1
+            self._rollups_begun[place] = begun + 1
         rollup = self._rollups[key] = Rollup() if row is None else Rollup.from_row(row)
         return key, rollup
 
@@ -270,11 +274,11 @@ class SqliteStore:
             if wanted:
                 # A walk over the whole index (about 0.1 s per million records): ids are looked up by hand, now and then.
                 marks = ", ".join("?" * len(wanted))
-                named = f"SELECT rowid FROM record WHERE id IN ({marks})"  # noqa: S608 - question marks only
+                named = f"SELECT rowid FROM record_line WHERE id IN ({marks})"  # noqa: S608 - question marks only
                 query = f"{_SELECT_RECORD} WHERE rowid IN ({named}) ORDER BY at DESC"
-                return [_record(row) for row in connection.execute(query, wanted)]
+                return [read_line(line) for (line,) in connection.execute(query, wanted)]
             query = f"{_SELECT_RECORD} WHERE at >= ? ORDER BY at DESC LIMIT ?"
-            return [_record(row) for row in connection.execute(query, (since, limit))]
+            return [read_line(line) for (line,) in connection.execute(query, (since, limit))]
 
         return await self._read(read)
 
@@ -316,22 +320,29 @@ class SqliteStore:
                     "ON CONFLICT (name) DO UPDATE SET number = max(number, excluded.number)",
                     (records_before,),
                 )
-                query = "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record WHERE at < ? ORDER BY at LIMIT ?)"
+                query = (
+                    "DELETE FROM record_line WHERE rowid IN (SELECT rowid FROM record_line WHERE at < ? ORDER BY at LIMIT ?)"
+                )
                 gone = self._connection.execute(query, (records_before, limit)).rowcount
-                # Roll-ups have no rowid: whole hours go, oldest first, as long as they fit.
-                hours = self._connection.execute(
-                    "SELECT hour, count(*) FROM rollup WHERE hour < ? GROUP BY hour ORDER BY hour LIMIT ?",
-                    (int(rollups_before // _HOUR), max(0, limit - gone)),
-                ).fetchall()
-                for index, (hour, count) in enumerate(hours):
-                    if gone + count > limit and (index or gone):
-                        break
-                    self._rollups.clear()
-                    gone += self._connection.execute("DELETE FROM rollup WHERE hour = ?", (hour,)).rowcount
+                gone += self._expire_rollups(int(rollups_before // _HOUR), limit - gone, whole=not gone)
                 query = "DELETE FROM value WHERE key IN (SELECT key FROM value WHERE expires < ? LIMIT ?)"
                 return gone + self._connection.execute(query, (time.time(), max(0, limit - gone))).rowcount
 
         return await self._write(write)
+
+    def _expire_rollups(self, before: int, limit: int, *, whole: bool) -> int:
+        """Delete hours, oldest first, as long as they fit into *limit* rows; with *whole* the first one in any case."""
+        gone = 0
+        while True:
+            hour = self._connection.execute("SELECT min(hour) FROM rollup WHERE dimension = ?", (ALL,)).fetchone()[0]
+            if hour is None or hour >= before:
+                return gone
+            there = f"FROM rollup WHERE dimension IN ({', '.join('?' * len(DIMENSIONS))}) AND hour = ?"
+            count = self._connection.execute(f"SELECT count(*) {there}", (*DIMENSIONS, hour)).fetchone()[0]
+            if gone + count > limit and (gone or not whole):
+                return gone
+            self._rollups.clear()
+            gone += self._connection.execute(f"DELETE {there}", (*DIMENSIONS, hour)).rowcount
 
     # --- values and leases --------------------------------------------------------------------------------------------
 
@@ -347,7 +358,7 @@ class SqliteStore:
         def write() -> None:
             expires = None if ttl is None else time.time() + ttl
             with self._transaction():
-                self._upsert("value", ("key",), ("key", "value", "expires"), [(key, value, expires)])
+                self._upsert("value", ("key",), ("key", "value", "expires"), (key, value, expires))
 
         await self._write(write)
 
@@ -423,21 +434,23 @@ class SqliteStore:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def _upsert(self, table: str, key: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def _upsert(self, table: str, key: Sequence[str], columns: Sequence[str], values: Sequence[Any]) -> None:
         """Insert or overwrite, naming columns, so that those a newer version added keep what they hold."""
         changed = ", ".join(f'"{name}" = excluded."{name}"' for name in columns if name not in key)
-        self._insert(table, columns, rows, f"ON CONFLICT ({_quoted(key)}) DO UPDATE SET {changed}")
+        self._insert(table, columns, values, f"ON CONFLICT ({_quoted(key)}) DO UPDATE SET {changed}")
 
-    def _insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], on_conflict: str) -> int:
-        """Insert *rows*, many at a time. Returns how many rows changed."""
+    def _insert(self, table: str, columns: Sequence[str], values: Sequence[Any], on_conflict: str) -> int:
+        """Insert rows, many at a time; *values* holds those of each row, one after the other. Returns how many rows changed."""
         marks = f"({', '.join('?' * len(columns))})"
         head = f"INSERT INTO {table} ({_quoted(columns)}) VALUES "  # noqa: S608 - our own names
         changed = start = 0
-        for size in (self._rows_per_statement, 10, 1):  # few shapes, so that the prepared ones are found again
-            statement = head + ", ".join([marks] * size) + " " + on_conflict
-            while len(rows) - start >= size:
-                values = list(itertools.chain.from_iterable(rows[start : start + size]))
-                changed += self._connection.execute(statement, values).rowcount
+        for rows in ROWS_PER_STATEMENT:
+            size = rows * len(columns)
+            if len(values) - start < size or (rows > 1 and size > self._most_variables):
+                continue
+            statement = head + ", ".join([marks] * rows) + " " + on_conflict
+            while len(values) - start >= size:
+                changed += self._connection.execute(statement, values[start : start + size]).rowcount
                 start += size
         return changed
 
@@ -455,11 +468,11 @@ class SqliteStore:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute(
-                "PRAGMA journal_mode = WAL"
-            )  # a file system without shared memory keeps its own mode: still right
+            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")  # of a new file; another keeps its own
+            # A file system without shared memory keeps its own mode: still right.
+            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: 16 MB
+            connection.execute("PRAGMA wal_autocheckpoint = 2000")  # pages: 16 MB
             connection.execute("PRAGMA journal_size_limit = 67108864")  # after a burst the log shrinks again
             connection.execute("PRAGMA cache_size = -8000")  # KiB
             connection.execute("PRAGMA secure_delete = OFF")  # some builds overwrite deleted rows: twice the cost of retention
@@ -527,6 +540,8 @@ class SqliteStore:
             yield
         except sqlite3.Error as error:
             raise StoreError(self._plain_words(error)) from error
+        except msgspec.DecodeError as error:  # a line that was whole when it was written
+            raise StoreError(f"the database {self.path} {_WORDS['SQLITE_CORRUPT']} ({error})") from error
 
     def _plain_words(self, error: sqlite3.Error) -> str:
         name = getattr(error, "sqlite_errorname", "")
@@ -557,15 +572,28 @@ def _key(row: Sequence[Any]) -> ConsumerKey:
     return ConsumerKey(**dict(zip(_KEY, row, strict=True)))
 
 
-def _record(row: Sequence[Any]) -> Record:
-    return msgspec.convert(row, Record, strict=False)  # not strict: SQLite's booleans are 0 and 1
+def _by_hour(records: Sequence[Record]) -> Iterable[tuple[int, Sequence[Record]]]:
+    """*records* by the hour in which they began. Raises ValueError when one began at no time."""
+    if not records:
+        return []
+    times = list(map(_at, records))
+    if not math.isfinite(sum(times)):
+        raise ValueError("a record holds a time that is no number")
+    first, last = int(min(times) // _HOUR), int(max(times) // _HOUR)
+    if first == last:  # nearly always
+        return [(first, records)]
+    return [
+        (hour, list(those))
+        for hour, those in itertools.groupby(sorted(records, key=_at), key=lambda record: int(record.at // _HOUR))
+    ]
 
 
 def _usage(connection: sqlite3.Connection, by: str, since: float, until: float, zone: tzinfo) -> list[UsageRow]:
-    bounds = connection.execute("SELECT min(hour), max(hour) FROM rollup").fetchone()
+    query = "SELECT min(hour) FROM rollup WHERE dimension = ?1 UNION ALL SELECT max(hour) FROM rollup WHERE dimension = ?1"
+    [(first,), (last,)] = connection.execute(query, (ALL,))
     groups: dict[Any, Group] = {} if by else {"": Group()}
-    if bounds[0] is not None:
-        since, until = max(since, bounds[0] * _HOUR), min(until, (bounds[1] + 1) * _HOUR)
+    if first is not None:
+        since, until = max(since, first * _HOUR), min(until, (last + 1) * _HOUR)
         kept_from = connection.execute("SELECT number FROM fact WHERE name = 'records_from'").fetchone()
         for name, start, end in _spans(by, since, until, zone):
             _add_span(connection, groups, by, name, start, end, kept_from[0] if kept_from else -math.inf)
@@ -626,22 +654,17 @@ def _add_span(
             found = groups[key] = Group()
         return found
 
-    column = f'"{by}"' if by not in {"", "day"} else "''"
-    hours = "FROM rollup WHERE hour >= ? AND hour < ?"
+    dimension = by if by in DIMENSIONS else ALL
+    column = "name" if by in DIMENSIONS else "hour" if by == "hour" else "''"
+    where = "FROM rollup WHERE dimension = ? AND hour >= ? AND hour < ?"
+    asked = dimension, first, last
     sums = ", ".join(f'sum("{sum_}")' for sum_ in SHOWN)
-    for value, currency, *row in connection.execute(f"SELECT {column}, currency, {sums} {hours} GROUP BY 1, 2", (first, last)):
+    for value, currency, *row in connection.execute(f"SELECT {column}, currency, {sums} {where} GROUP BY 1, 2", asked):
         group(value).add_sums(currency, *row)
-    for value, total, tokens in connection.execute(f"SELECT {column}, total_histogram, first_histogram {hours}", (first, last)):
+    for value, total, tokens in connection.execute(f"SELECT {column}, total_histogram, first_histogram {where}", asked):
         group(value).add_histograms(total, tokens)
     for begin, finish in pieces:
-        rollups: dict[tuple[Any, str], Rollup] = {}
-        for row in connection.execute(f"{_SELECT_RECORD} WHERE at >= ? AND at < ?", (begin, finish)):
-            record = _record(row)
-            key = key_of(record)
-            value = getattr(key, by) if by not in {"", "day"} else ""
-            rollup = rollups.get((value, key.currency))
-            if rollup is None:
-                rollup = rollups[value, key.currency] = Rollup()
-            rollup.add(record)
-        for (value, currency), rollup in rollups.items():
-            group(value).add(currency, rollup)
+        lines = connection.execute(f"{_SELECT_RECORD} WHERE at >= ? AND at < ?", (begin, finish))
+        records = [read_line(line) for (line,) in lines]
+        for names, currency, counted in count_by_shape(records):
+            group(math.floor(begin / _HOUR) if by == "hour" else names[dimension]).add(currency, counted)

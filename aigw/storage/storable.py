@@ -1,12 +1,14 @@
-"""Makes any record fit to be kept: one odd value from a provider must not hold up all the records behind it.
+"""A record as a line of JSON, the form in which it is kept; and any record made fit for it: one odd value from a provider must
+not hold up all the records behind it.
 
-Only used when a record was refused as it is, so the usual record pays nothing for it.
+`storable` is only used when a record was refused as it is, so the usual record pays nothing for it.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import msgspec
 
@@ -17,6 +19,23 @@ LARGEST = 10**15
 them still fit the 64 bits of a database's integer."""
 
 _FIELDS = msgspec.structs.fields(Record)
+
+write_line = msgspec.json.Encoder().encode
+"""The line of a record, a JSON array without a line end. Raises ArithmeticError, TypeError or ValueError for one that has to be
+made storable first."""
+
+decode_line = msgspec.json.Decoder(Record).decode
+"""The record of a line. Raises msgspec.DecodeError for what is no record."""
+
+
+def read_line(line: bytes) -> Record:
+    """The record of a line that was kept, also when a value in it is not of its field's type: then it is made fit. Raises
+    msgspec.DecodeError for what is no JSON array."""
+    try:
+        return decode_line(line)
+    except msgspec.ValidationError:
+        values = msgspec.json.decode(line, type=list[Any])
+        return storable(Record(**{field.name: value for field, value in zip(_FIELDS, values, strict=False)}))
 
 
 def storable(record: Record) -> Record:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from aigw.storage.histogram import bucket, merge, percentile
+from aigw.storage.histogram import Total, bucket, count, merge, pack, percentile, unpack
 
 STATED_ERROR = 2 ** (1 / 16) - 1
 
@@ -47,3 +47,37 @@ def test_merging_adds() -> None:
     into, other = {1: 2}, {1: 1, 5: 9}
     merge(into, other)
     assert (into, other) == ({1: 3, 5: 9}, {1: 1, 5: 9})
+
+
+def test_counting_is_finding_each_bucket() -> None:
+    """And a bucket is where the logarithm says, up to the largest number there is."""
+    durations = [0, 1, 2, 3, 999, 1000, 1000, 10**15, 2**64]
+    assert count(durations) == {
+        bucket(value): sum(bucket(other) == bucket(value) for other in durations) for value in durations
+    }
+    for power in range(4, 62):
+        assert [bucket(2**power - 1), bucket(2**power)] == [8 * power - 1, 8 * power]
+
+
+@pytest.mark.parametrize(
+    "histogram",
+    [{}, {0: 1}, {7: 255}, {7: 256, 9: 1}, {160: 3, 200: 70_000, 161: 1}, {503: 2**40}],
+    ids=str,
+)
+def test_a_packed_histogram_comes_back(histogram: dict[int, int]) -> None:
+    """Whatever the width of its counts; a usual one takes no more than a byte for each bucket."""
+    assert unpack(pack(histogram)) == histogram
+    if histogram and max(histogram.values()) < 256:
+        assert len(pack(histogram)) == 3 + max(histogram) - min(histogram) + 1
+
+
+def test_many_packed_histograms_add_up() -> None:
+    """As they do bucket by bucket, at every width and place."""
+    chance = random.Random(5)
+    total, expected = Total(), dict[int, int]()
+    assert total.histogram() == {}
+    for _ in range(500):
+        histogram = {chance.randrange(300): chance.choice([1, 200, 300, 2**33]) for _ in range(chance.randrange(30))}
+        total.add(pack(histogram))
+        merge(expected, histogram)
+    assert total.histogram() == expected

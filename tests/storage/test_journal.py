@@ -455,10 +455,10 @@ class Picky:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def append(self, records: Sequence[Record]) -> int:
+    async def append(self, records: Sequence[Record], lines: Sequence[bytes]) -> int:
         if any(kept.model == "poison" for kept in records):
             raise ZeroDivisionError
-        return await self._store.append(records)
+        return await self._store.append(records, lines)
 
 
 async def test_a_record_no_store_takes_is_set_aside(directory: Path, store: Store) -> None:

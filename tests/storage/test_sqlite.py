@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import random
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from aigw.consumer import Consumer
@@ -138,7 +140,7 @@ async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
 
 
 def _add_things(connection: sqlite3.Connection) -> None:
-    connection.execute("ALTER TABLE record ADD COLUMN mood TEXT NOT NULL DEFAULT 'fine'")
+    connection.execute("ALTER TABLE record_line ADD COLUMN mood TEXT NOT NULL DEFAULT 'fine'")
     connection.execute("ALTER TABLE rollup ADD COLUMN moods INTEGER NOT NULL DEFAULT 0")
     connection.execute("ALTER TABLE consumer ADD COLUMN colour TEXT")
     connection.execute("CREATE TABLE other (a)")
@@ -181,7 +183,7 @@ async def test_upgrade_and_rollback(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(await store.records()) == 2
     await store.close()
     if readable:
-        assert connection.execute("SELECT moods FROM rollup").fetchall() == [(7,)]
+        assert connection.execute("SELECT DISTINCT moods FROM rollup").fetchall() == [(7,)]
         assert connection.execute("SELECT colour FROM consumer").fetchall() == [("blue",)]
     connection.close()
 
@@ -193,7 +195,7 @@ async def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pyt
 
     def breaks(connection: sqlite3.Connection) -> None:
         _add_things(connection)
-        connection.execute("CREATE TABLE record (again)")
+        connection.execute("CREATE TABLE record_line (again)")
 
     with monkeypatch.context() as future:
         future.setattr(sqlite, "MIGRATIONS", (*sqlite.MIGRATIONS, Migration(LATEST + 1, LATEST, breaks)))
@@ -302,10 +304,37 @@ async def test_a_record_for_each_statement_shape(tmp_path: Path) -> None:
     """Batches of all sizes around those of one statement arrive whole."""
     store = SqliteStore(tmp_path / "x.db")
     number = 0
-    for size in (1, 2, 9, 10, 11, 49, 50, 51, 60, 61, 99, 101, 111):
+    for size in (1, 2, 19, 20, 21, 39, 40, 41, 199, 200, 201, 220, 221, 241, 421):
         assert await store.append([record(number + offset) for offset in range(size)]) == size
         number += size
     assert len({kept.id for kept in await store.records(limit=10_000)}) == number
+    await store.close()
+
+
+async def test_people_see_fields(tmp_path: Path) -> None:
+    """The view `record` shows each field as the record has it, of lines of other versions too."""
+    kept = record(
+        1, took=5, first_token=3, stream=True, consumer="Zo\u00eb \" 'x'", input=2**40, cost=None, attempts='[{"a":1}]'
+    )
+    line = msgspec.json.encode([*msgspec.to_builtins(kept), "from the future"])
+    store = SqliteStore(tmp_path / "x.db")
+    await store.append([kept], [line])
+    await store.append([Record(id="old", at=NOON - 1)], [b'["old",' + str(NOON - 1).encode() + b"]"])
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        rows = connection.execute("SELECT * FROM record ORDER BY at").fetchall()
+        assert connection.execute("SELECT line FROM record_line WHERE id = ?", (kept.id,)).fetchone() == (line,)
+    assert rows[0][:3] == ("old", NOON - 1, None)
+    assert rows[1] == msgspec.structs.astuple(kept)
+    assert await store.records() == [kept, Record(id="old", at=NOON - 1)]
+    await store.close()
+
+
+async def test_a_line_that_is_none_is_explained(tmp_path: Path) -> None:
+    """Bytes that changed on the disk are damage, said in the same words as any other."""
+    store = SqliteStore(tmp_path / "x.db")
+    await store.append([record(1)], [b"\x00" * 50])
+    with pytest.raises(StoreError, match="damaged"):
+        await store.records()
     await store.close()
 
 

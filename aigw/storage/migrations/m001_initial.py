@@ -4,6 +4,69 @@ from __future__ import annotations
 
 import sqlite3
 
+RECORD_FIELDS = (
+    "id",
+    "at",
+    "took",
+    "first_token",
+    "status",
+    "outcome",
+    "error",
+    "operation",
+    "dialect",
+    "stream",
+    "consumer",
+    "consumer_id",
+    "key_id",
+    "group",
+    "tags",
+    "requested_model",
+    "route",
+    "provider",
+    "model",
+    "answer_model",
+    "residency",
+    "input",
+    "cached",
+    "cache_write_5m",
+    "cache_write_1h",
+    "output",
+    "reasoning",
+    "audio_input",
+    "audio_output",
+    "image_input",
+    "image_output",
+    "estimated",
+    "service_tier",
+    "cost",
+    "currency",
+    "cache_saving",
+    "abandoned_cost",
+    "reported_cost",
+    "price_source",
+    "price_version",
+    "finish_reason",
+    "end_user",
+    "client_ip",
+    "client_agent",
+    "upstream_id",
+    "config_hash",
+    "bytes_in",
+    "bytes_out",
+    "attempts",
+)
+"""The fields of a record at this step, in their order."""
+
+
+def _view() -> str:
+    """`record`, for whoever asks the file with SQL of his own: one column for each field, taken from the line."""
+    columns = [
+        name if name in {"id", "at"} else f"json_extract(CAST(line AS TEXT), '$[{place}]') AS \"{name}\""
+        for place, name in enumerate(RECORD_FIELDS)
+    ]
+    return f"CREATE VIEW record AS SELECT {', '.join(columns)} FROM record_line"  # noqa: S608 - our own names
+
+
 STATEMENTS = (
     # Which versions of the schema this file went through, and the oldest one whose code can still work on each.
     "CREATE TABLE schema_version (version INTEGER PRIMARY KEY, readable_by INTEGER NOT NULL, applied REAL NOT NULL)",
@@ -33,72 +96,19 @@ STATEMENTS = (
     """,
     "CREATE INDEX consumer_key_by_consumer ON consumer_key (consumer_id)",
     "CREATE TABLE change (seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL)",
-    """
-    CREATE TABLE record (
-        id TEXT NOT NULL,
-        at REAL NOT NULL,
-        took INTEGER NOT NULL,
-        first_token INTEGER,
-        status INTEGER NOT NULL,
-        outcome TEXT NOT NULL,
-        error TEXT NOT NULL,
-        operation TEXT NOT NULL,
-        dialect TEXT NOT NULL,
-        stream INTEGER NOT NULL,
-        consumer TEXT NOT NULL,
-        consumer_id TEXT NOT NULL,
-        key_id TEXT NOT NULL,
-        "group" TEXT NOT NULL,
-        tags TEXT NOT NULL,
-        requested_model TEXT NOT NULL,
-        route TEXT NOT NULL,
-        provider TEXT NOT NULL,
-        model TEXT NOT NULL,
-        answer_model TEXT NOT NULL,
-        residency TEXT NOT NULL,
-        input INTEGER NOT NULL,
-        cached INTEGER NOT NULL,
-        cache_write_5m INTEGER NOT NULL,
-        cache_write_1h INTEGER NOT NULL,
-        output INTEGER NOT NULL,
-        reasoning INTEGER NOT NULL,
-        audio_input INTEGER NOT NULL,
-        audio_output INTEGER NOT NULL,
-        image_input INTEGER NOT NULL,
-        image_output INTEGER NOT NULL,
-        estimated INTEGER NOT NULL,
-        service_tier TEXT NOT NULL,
-        cost INTEGER,
-        currency TEXT NOT NULL,
-        cache_saving INTEGER NOT NULL,
-        abandoned_cost INTEGER NOT NULL,
-        reported_cost INTEGER,
-        price_source TEXT NOT NULL,
-        price_version TEXT NOT NULL,
-        finish_reason TEXT NOT NULL,
-        end_user TEXT NOT NULL,
-        client_ip TEXT NOT NULL,
-        client_agent TEXT NOT NULL,
-        upstream_id TEXT NOT NULL,
-        config_hash TEXT NOT NULL,
-        bytes_in INTEGER NOT NULL,
-        bytes_out INTEGER NOT NULL,
-        attempts TEXT NOT NULL
-    )
-    """,
+    # A record is kept as it came from the journal, a JSON array of its fields in their order: 49 columns of their own took 8 us
+    # of CPU to write, this takes 3, and a new field needs no new column. The view `record` shows the fields.
+    "CREATE TABLE record_line (at REAL NOT NULL, id TEXT NOT NULL, line BLOB NOT NULL)",
+    _view(),
     # One index for both questions: "which of these are new?" and "what happened between two times?". Ids are random, so an
     # index that begins with them is written all over the file: at 300,000 rows an append cost 17.5 us of CPU against 6.9.
-    "CREATE UNIQUE INDEX record_at_id ON record (at, id)",
+    "CREATE UNIQUE INDEX record_line_at_id ON record_line (at, id)",
+    # The dimension first: a question is about one of them, and reads its hours in one piece.
     """
     CREATE TABLE rollup (
+        dimension TEXT NOT NULL,
         hour INTEGER NOT NULL,
-        consumer TEXT NOT NULL,
-        key_id TEXT NOT NULL,
-        "group" TEXT NOT NULL,
-        route TEXT NOT NULL,
-        provider TEXT NOT NULL,
-        model TEXT NOT NULL,
-        operation TEXT NOT NULL,
+        name TEXT NOT NULL,
         currency TEXT NOT NULL,
         requests INTEGER NOT NULL,
         errors INTEGER NOT NULL,
@@ -114,9 +124,9 @@ STATEMENTS = (
         priced INTEGER NOT NULL,
         unpriced INTEGER NOT NULL,
         took INTEGER NOT NULL,
-        total_histogram TEXT NOT NULL,
-        first_histogram TEXT NOT NULL,
-        PRIMARY KEY (hour, consumer, key_id, "group", route, provider, model, operation, currency)
+        total_histogram BLOB NOT NULL,
+        first_histogram BLOB NOT NULL,
+        PRIMARY KEY (dimension, hour, name, currency)
     ) WITHOUT ROWID
     """,
     "CREATE TABLE value (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL) WITHOUT ROWID",

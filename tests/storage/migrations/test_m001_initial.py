@@ -9,7 +9,7 @@ from aigw.consumer import Consumer, ConsumerKey
 from aigw.exchange import Record
 from aigw.storage.migrations import LATEST, MIGRATIONS
 from aigw.storage.migrations.m001_initial import apply
-from aigw.storage.rollup import DIMENSIONS, SUMS
+from aigw.storage.rollup import SUMS, RollupKey
 
 
 def columns(connection: sqlite3.Connection, table: str) -> list[str]:
@@ -17,13 +17,14 @@ def columns(connection: sqlite3.Connection, table: str) -> list[str]:
 
 
 def test_the_schema_holds_every_field_in_order() -> None:
-    """One column for each field of a record, a consumer and a key: a new field without its migration fails here."""
+    """One column for each field of a consumer, a key and (in the view) a record: a new field without its migration fails
+    here."""
     connection = sqlite3.connect(":memory:")
     for migration in MIGRATIONS:
         migration.apply(connection)
     for table, noun in (("record", Record), ("consumer", Consumer), ("consumer_key", ConsumerKey)):
         assert columns(connection, table) == [field.name for field in msgspec.structs.fields(noun)]
-    assert columns(connection, "rollup") == [*DIMENSIONS, *SUMS, "total_histogram", "first_histogram"]
+    assert columns(connection, "rollup") == [*RollupKey._fields, *SUMS, "total_histogram", "first_histogram"]
     connection.close()
 
 
