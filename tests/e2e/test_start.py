@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,15 +48,27 @@ WRONG = {
 }
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Gateway, subprocess.CompletedProcess[str]]]:
+    """How `aigw serve` ended with each of the wrong configs. Run side by side, for speed."""
+
+    def serve(name: str) -> tuple[Gateway, subprocess.CompletedProcess[str]]:
+        gateway = Gateway(tmp_path_factory.mktemp("wrong"))
+        gateway.config.write_text(WRONG[name][0])
+        return gateway, gateway.aigw("serve")
+
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(WRONG, pool.map(serve, WRONG), strict=True))
+
+
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_config_names_file_line_and_key(own: Own, name: str) -> None:
+def test_a_wrong_config_names_file_line_and_key(
+    ended: dict[str, tuple[Gateway, subprocess.CompletedProcess[str]]], name: str
+) -> None:
     """And what was expected; exit code 2, nothing on stdout, no traceback."""
-    text, expected = WRONG[name]
-    gateway = own()
-    gateway.config.write_text(text)
-    done = gateway.aigw("serve")
+    gateway, done = ended[name]
     assert done.returncode == 2
-    assert expected.replace("{file}", str(gateway.config)) in done.stderr
+    assert WRONG[name][1].replace("{file}", str(gateway.config)) in done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
 

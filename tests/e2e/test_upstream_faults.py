@@ -278,7 +278,6 @@ def test_alone(gateway: Gateway, far_side: FarSide, early: dict[str, list[Answer
         assert all(seen.json["model"] == "m" for seen in far_side.seen[name])
 
 
-@pytest.mark.xfail(reason="pipeline.py: only what the transport raises gets the provider's name in front, not what is judged")
 @pytest.mark.parametrize("name", ["sends-a-page", "error-in-a-200", "fails-500", "has-no-credit"])
 def test_a_message_names_the_provider(early: dict[str, list[Answer]], name: str) -> None:
     """A sentence that begins with who failed."""

@@ -246,9 +246,10 @@ class Gateway:
     def exchange(self, data: bytes, *, timeout: float = 15.0, half_close: bool = False) -> bytes:
         """Send bytes, read until the server closes (or *timeout*)."""
         with self.connect(timeout) as raw:
-            raw.sendall(data)
-            if half_close:
-                raw.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # the server may have seen enough before the end
+                raw.sendall(data)
+                if half_close:
+                    raw.shutdown(socket.SHUT_WR)
             return read_all(raw)
 
     def metrics(self) -> dict[str, float]:
