@@ -248,6 +248,7 @@ class Pipeline:
             attempt.error = "caller_closed"
             raise
         finally:
+            relay.let_go()
             attempt.took = int((perf_counter() - began) * 1e6)
             attempt.status = relay.status or None
             told = relay.told

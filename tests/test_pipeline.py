@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 import zlib
@@ -205,6 +206,25 @@ async def test_the_record_is_kept_before_the_caller_sees_the_end(play: Play) -> 
     near, _ = await walk.ask(ASK | {"stream": play is not GOOD})
     assert near.ended
     assert walk.journal.seen == [False]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_nothing_is_left_for_the_garbage_collector(stream: bool) -> None:
+    """An exchange frees itself: cycles would wait for collections, which cost every request its share."""
+    body = {"id": "x", "model": "m", "choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}
+    event = b'data: {"model":"m","choices":[{"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+    play = streams(event, b"data: [DONE]\n\n") if stream else answers(body)
+    walk = Walk(CONFIG, *[play] * 30)
+    for _ in range(5):
+        await walk.ask({"model": "alone", "stream": stream})
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            await walk.ask({"model": "alone", "stream": stream})
+        assert gc.collect() < 20  # not one object for each exchange
+    finally:
+        gc.enable()
 
 
 async def test_a_streams_usage_is_asked_for_and_hidden() -> None:
