@@ -12,6 +12,7 @@ journal is about to be dropped, must survive a power cut. Measured, that is one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import operator
@@ -469,8 +470,7 @@ class SqliteStore:
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")  # of a new file; another keeps its own
-            # A file system without shared memory keeps its own mode: still right.
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA wal_autocheckpoint = 2000")  # pages: 16 MB
             connection.execute("PRAGMA journal_size_limit = 67108864")  # after a burst the log shrinks again
@@ -504,8 +504,10 @@ class SqliteStore:
         self._connection.execute(f"PRAGMA user_version = {migration.version}")
 
     def _version(self) -> int:
-        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
-        if version == 0 and self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        with contextlib.nullcontext() if self._connection.in_transaction else self._transaction("BEGIN"):  # one moment for both
+            version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+            empty = self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+        if version == 0 and not empty:
             raise StoreError(f"{self.path} is a SQLite database, but not one of aigw's: choose another file in [storage] url")
         return version
 
@@ -562,6 +564,21 @@ _WORDS = {
     "SQLITE_LOCKED": "is locked. Try again",
     "SQLITE_IOERR": "cannot be read or written: the disk reports an error. Check the disk and the space on it",
 }
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Once for each file; who opens a new one at the same moment is told at once that it is busy, whatever the timeout. A file
+    system without shared memory keeps its own mode: still right."""
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _consumer(row: Sequence[Any]) -> Consumer:

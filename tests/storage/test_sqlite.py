@@ -209,21 +209,22 @@ async def test_a_failed_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 def test_many_processes_may_make_it_at_once(tmp_path: Path) -> None:
-    """The first migrates, the others wait and find it done."""
+    """The first migrates, the others wait and find it done, however they meet."""
     stores: list[SqliteStore] = []
     failures: list[StoreError] = []
 
-    def open_one() -> None:
+    def open_one(path: Path) -> None:
         try:
-            stores.append(SqliteStore(tmp_path / "x.db"))
+            stores.append(SqliteStore(path))
         except StoreError as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=open_one) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for number in range(30):  # some meetings are rare
+        threads = [threading.Thread(target=open_one, args=(tmp_path / f"{number}.db",)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert failures == []
     for store in stores:
         asyncio.run(store.close())

@@ -55,7 +55,7 @@ def test_a_line_is_read_back() -> None:
 
 def test_a_line_with_an_odd_value_is_read_back_too() -> None:
     """It was kept, so it can be seen: the odd value is made to fit, its neighbours are as they were."""
-    line = write_line(msgspec.structs.replace(RECORD, **{"finish_reason": None, "bytes_in": 2.5}))
+    line = write_line(msgspec.structs.replace(RECORD, finish_reason=None, bytes_in=2.5))
     assert read_line(line) == msgspec.structs.replace(RECORD, finish_reason="", bytes_in=2)
 
 
