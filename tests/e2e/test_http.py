@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.e2e.conftest import Make
-from tests.e2e.world import HELLO, Answer, Gateway, ask, parse, read_all
+from tests.e2e.world import HELLO, Answer, Gateway, ask, eventually, parse, read_all
 
 CHAT = "/v1/chat/completions"
 
@@ -229,7 +229,8 @@ def test_metrics_move(make: Make) -> None:
     gateway.ask(HELLO)
     gateway.ask(HELLO | {"stream": True})
     gateway.ask(HELLO, key="nonsense")
-    gateway.record(gateway.ask(HELLO | {"model": "nobody"}).id)
+    gateway.ask(HELLO | {"model": "nobody"})
+    eventually(lambda: len(gateway.records()) == 4)
     seen = gateway.metrics()
     labels = 'model="demo",operation="chat",outcome="ok",provider="demo"'
     assert seen[f"aigw_requests_total{{{labels}}}"] == 2

@@ -132,6 +132,7 @@ def check(answer: Answer, case: Case, path: str) -> None:
 def test_a_key_that_ended_says_so(gateway: Gateway, which: str, code: str, path: str) -> None:
     """401 with its own code, and the record says whose key it was not to be."""
     key = getattr(gateway, which)["key"]
+    eventually(lambda: gateway.ask(HELLO, key=key).status == 401)
     answer = gateway.ask(HELLO, path, key=key)
     check(answer, Case(401, code, kind=NO_KEY), path)
     assert key not in answer.body.decode()
@@ -266,9 +267,8 @@ def test_half_a_body_is_recorded(gateway: Gateway) -> None:
 
 def test_stats_count_the_errors(gateway: Gateway) -> None:
     """What was refused is counted as a request and as an error, with no tokens; what callers broke off is counted, too."""
-    assert gateway.ask(b"[]").status == 400
-    records = gateway.records()
-    eventually(lambda: len(gateway.records()) > len(records) or gateway.metrics()["aigw_records_pending"] == 0)
+    last = gateway.ask(b"[]")
+    eventually(lambda: gateway.records("id = ?", (last.id,)))  # the store has all that came before it
     records = gateway.records()
     total = gateway.stats()["total"]
     assert total["requests"] == len(records) > 50

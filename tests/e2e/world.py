@@ -275,9 +275,19 @@ class Gateway:
         rows = self.query(f"SELECT {names} FROM record WHERE {where} ORDER BY at", parameters)
         return [Record(**dict(zip(Record.__struct_fields__, row, strict=True))) for row in rows]
 
+    def journalled(self) -> list[Record]:
+        """What the journal holds that the store may not have yet."""
+        lines = [line for path in (self.data_dir / "journal").glob("*.journal") for line in path.read_bytes().splitlines()]
+        return [msgspec.json.decode(line, type=Record) for line in lines]
+
     def record(self, request_id: str, within: float = 10.0) -> Record:
-        """The one record of *request_id*; waits until the store has it."""
-        found = eventually(lambda: self.records("id = ?", (request_id,)), within)
+        """The one record of *request_id*, from the store, or from the journal on its way there."""
+
+        def look() -> list[Record]:
+            found = self.records("id = ?", (request_id,))
+            return found or [record for record in self.journalled() if record.id == request_id]
+
+        found = eventually(look, within)
         assert len(found) == 1
         return found[0]
 
