@@ -271,6 +271,7 @@ class Exchange(msgspec.Struct):
     body: bytes = b""
     caller: Caller | None = None
     requested_model: str = ""
+    model_at: int = -1  # where the body's only `"model"` stands; -1: it is not as simple as that
     stream: bool = False
     max_tokens: int | None = None
     end_user: str = ""

@@ -25,6 +25,7 @@ from aigw.exchange import Attempt, Cost, Exchange, Headers, Record, Sink, Upstre
 from aigw.hooks import Listener
 from aigw.metering import usage as metering
 from aigw.protocols import DIALECTS, splice
+from aigw.protocols.dialect import Asked
 from aigw.protocols.operations import OPERATIONS, Operation
 from aigw.providers.base import Provider
 from aigw.relay import Relay
@@ -36,6 +37,9 @@ from aigw.storage.base import Permit
 from aigw.upstream.transport import Transport
 
 log = logging.getLogger("aigw.pipeline")
+
+BIG_BODY = 1024 * 1024
+"""Bytes of a request that take about a millisecond to look through, of which no other exchange should wait for many."""
 
 _NOBODY = Caller(Consumer(id="", name=""), ConsumerKey(id="", consumer_id="", digest=b""))
 _NOTHING = Usage()
@@ -90,7 +94,10 @@ class Pipeline:
             exchange.caller = caller = self.directory.authenticate(exchange.headers)
             permit = await self.limits.admit(caller, exchange.started_at)
             exchange.body = await receive()
-            self._read(exchange)
+            if len(exchange.body) > BIG_BODY:
+                await self._read_slowly(exchange)
+            else:
+                self._read(exchange)
             exchange.route = self.table.resolve(exchange.requested_model)
             relay = await self._attempts(exchange, sink, exchange.route, OPERATIONS[exchange.operation])
         except GatewayError as error:
@@ -110,11 +117,29 @@ class Pipeline:
         elif isinstance(exchange.error, GatewayError):
             self._answer_error(exchange, sink, exchange.error)
 
+    async def _read_slowly(self, exchange: Exchange) -> None:
+        """As `_read`, for a body that takes milliseconds: the others get their turn between the steps."""
+        await asyncio.sleep(0)
+        asked = DIALECTS[exchange.dialect].read_request(exchange.body)
+        await asyncio.sleep(0)
+        self._check_model(exchange)
+        await asyncio.sleep(0)
+        self._note(exchange, asked)
+
     def _read(self, exchange: Exchange) -> None:
         """What we must know of the body; nothing else is decoded."""
         asked = DIALECTS[exchange.dialect].read_request(exchange.body)
-        if splice.duplicates(exchange.body, "model"):
+        self._check_model(exchange)
+        self._note(exchange, asked)
+
+    @staticmethod
+    def _check_model(exchange: Exchange) -> None:
+        exchange.model_at = splice.only(exchange.body, "model")
+        if exchange.model_at < 0 and splice.stands_twice(exchange.body, "model"):
             raise CallerError("caller_invalid_request", "The request names its `model` twice.", param="model")
+
+    @staticmethod
+    def _note(exchange: Exchange, asked: Asked) -> None:
         if not asked.model:
             raise CallerError("caller_invalid_request", "`model` is empty. Name the model to use.", param="model")
         exchange.requested_model = asked.model
@@ -143,7 +168,7 @@ class Pipeline:
                     exchange.provider = exchange.provider or provider.name
                     last = last or _all_rest(provider, pool)
                     break
-                relay = self._relay(exchange, sink, operation, deployment, provider)
+                relay = self._relay(exchange, sink, operation, deployment, provider, key)
                 error = await self._attempt(exchange, operation, deployment, provider, key, relay)
                 if error is None:
                     pool.succeeded(key)
@@ -170,7 +195,7 @@ class Pipeline:
         key = pool.pick(perf_counter())
         if key is None:
             raise _all_rest(provider, pool)
-        relay = self._relay(exchange, sink, operation, deployment, provider)
+        relay = self._relay(exchange, sink, operation, deployment, provider, key)
         error = await self._attempt(exchange, operation, deployment, provider, key, relay)
         if error is not None:
             pool.failed(key, error, perf_counter())
@@ -178,7 +203,9 @@ class Pipeline:
         pool.succeeded(key)
         return relay
 
-    def _relay(self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment, provider: Provider) -> Relay:
+    def _relay(
+        self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment, provider: Provider, key: ProviderKey
+    ) -> Relay:
         route = exchange.route
         exchange.provider, exchange.residency = provider.name, provider.residency
         exchange.model = model = deployment.model or exchange.requested_model
@@ -194,6 +221,7 @@ class Pipeline:
             DIALECTS[exchange.dialect],
             provider,
             wire,
+            key.secret.encode(),
             hide_usage=exchange.stream and self._asks_usage(exchange, operation, provider),
             rename=route is not None and route.response_model == "requested",
         )
@@ -270,7 +298,7 @@ class Pipeline:
         """The request in the provider's dialect: here the caller's own bytes, but for the two edits that are ours."""
         body = exchange.body
         if deployment.model is not None and deployment.model != exchange.requested_model:
-            body = splice.set_value(body, "model", deployment.model, exchange.requested_model)
+            body = splice.set_value(body, "model", deployment.model, exchange.requested_model, exchange.model_at)
         if exchange.stream and self._asks_usage(exchange, operation, provider):
             body = splice.add(body, "stream_options", {"include_usage": True})
         return body
@@ -320,7 +348,10 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - in a `finally`: raising here would hide what happened
             log.error("request %s has no record: %s at %s", exchange.id, type(error).__name__, _where(error))
             return
-        self.journal.write(record)
+        try:
+            self.journal.write(record)
+        except Exception as error:  # noqa: BLE001 - the caller's answer must not end here
+            log.error("request %s was not recorded: %s at %s", exchange.id, type(error).__name__, _where(error))
         for listener in self.listeners:
             try:
                 listener.recorded(record)
@@ -408,6 +439,8 @@ class Pipeline:
         headers: Headers = [(b"content-type", b"application/json"), (b"x-aigw-error", error.code.encode())]
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, -(-error.retry_after // 1))))
+        if error.status in (401, 403):
+            headers.append((b"x-should-retry", b"false"))  # Claude Code tries a 401 again for minutes, unless it is told
         if isinstance(error, UpstreamError):
             headers.append((b"x-aigw-provider", exchange.provider.encode()))
             if exchange.attempts:

@@ -81,6 +81,7 @@ class Relay:
         "_provider",
         "_rename",
         "_rest",
+        "_secret",
         "_sink",
         "_size",
         "_tap",
@@ -103,14 +104,16 @@ class Relay:
         dialect: Dialect,
         provider: Provider,
         wire: Headers,
+        secret: bytes = b"",
         *,
         hide_usage: bool = False,
         rename: bool = False,
     ) -> None:
-        """*wire* are our own headers for the caller; *hide_usage* keeps back the usage event that only we asked for; *rename*
-        makes the answer name the requested model."""
+        """*wire* are our own headers for the caller; *secret* is our key, which no header may repeat to anybody; *hide_usage*
+        keeps back the usage event that only we asked for; *rename* makes the answer name the requested model."""
         self._exchange, self._sink, self._operation, self._dialect = exchange, sink, operation, dialect
         self._provider, self._wire, self._hide_usage, self._rename = provider, wire, hide_usage, rename
+        self._secret = secret or b"\0"  # a NUL is in no header
         self._tap: Tap = NO_TAP
         self.told: Told = NO_TAP.told
         self.status = 0
@@ -133,7 +136,7 @@ class Relay:
         self._known = known = dict(headers)
         kind = known.get(b"content-type", b"").lower()
         its_id = known.get(b"x-request-id") or known.get(b"request-id")
-        if its_id is not None:
+        if its_id is not None and self._secret not in its_id:
             self._exchange.upstream_id = its_id.decode("ascii", "replace")[:128]
         if known.get(b"content-encoding", b"identity").lower() != b"identity":
             self._refuse("compressed its answer although we asked it not to")
@@ -333,7 +336,7 @@ class Relay:
     def headers(self) -> Headers:
         """The caller's: ours, and of the provider's those that are the caller's business."""
         known = self._known
-        return [*[(name, known[name]) for name in PASS_ON if name in known], *self._wire]
+        return [*[(name, known[name]) for name in PASS_ON if name in known and self._secret not in known[name]], *self._wire]
 
     def _length(self) -> int | None:
         length = self._known.get(b"content-length", b"")

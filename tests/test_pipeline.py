@@ -486,7 +486,6 @@ async def test_a_listener_that_raises_disturbs_nobody(caplog: pytest.LogCaptureF
     assert "secret" not in caplog.text
 
 
-@pytest.mark.xfail(strict=True, reason="what the journal raises leaves the walk before the answer's end is sent")
 @pytest.mark.parametrize("play", [GOOD, streams(chunk("Ray"), DONE), fails(lost())], ids=["whole", "stream", "failure"])
 async def test_a_journal_that_raises_costs_no_answer(play: Play) -> None:
     """A journal never raises. Should one do it all the same, the caller still gets its whole answer, and listeners hear."""

@@ -79,30 +79,42 @@ def _member(body: bytes, key: tuple[str, int, int], start: int, end: int) -> Mem
     return Member(key[0], key[1], key[2], start, end)
 
 
-def duplicates(body: bytes, key: str) -> bool:
-    """Whether lower-case *key* stands more than once at the top level: two parsers would read two values."""
+def only(body: bytes, key: str) -> int:
+    """Where lower-case *key*'s token stands when no other can mean it, anywhere in *body*; -1 when it is not that simple."""
+    token = b'"%b"' % key.encode()
+    at = body.find(token)
+    if at < 0 or body.find(token, at + len(token)) >= 0:
+        return -1
     # An escaped spelling of a lower-case ASCII letter begins \u006 or \u007; ordinary escapes (\u4f60) do not.
-    if body.count(b'"%b"' % key.encode()) == 1 and b"\\u006" not in body and b"\\u007" not in body:
-        return False
+    return at if b"\\u00" not in body or (b"\\u006" not in body and b"\\u007" not in body) else -1
+
+
+def stands_twice(body: bytes, key: str) -> bool:
+    """Whether *key* stands more than once at the top level: two parsers would read two values."""
     return sum(member.key == key for member in scan(body)) > 1
 
 
-def set_value(body: bytes, key: str, value: Any, old: Any = msgspec.UNSET) -> bytes:
+def duplicates(body: bytes, key: str) -> bool:
+    """As `stands_twice`, for a lower-case *key*, and quick where `only` finds it."""
+    return only(body, key) < 0 and stands_twice(body, key)
+
+
+def set_value(body: bytes, key: str, value: Any, old: Any = msgspec.UNSET, at: int | None = None) -> bytes:
     """*body* with top-level *key* holding *value* (any JSON value); added at the end when it is not there.
 
-    *old* is its present value when the caller knows it: a plain string makes the fast path, which relies on `duplicates` having
-    been asked. Raises ValueError when *body* is no object or has the key twice.
+    *old* is its present value when the caller knows it, and *at* what `only` said: a plain string in a plain place makes the
+    fast path. Raises ValueError when *body* is no object or has the key twice.
     """
-    name = _encode(key)
     fresh = _encode(value)
-    if isinstance(old, str) and body.count(name) == 1:
-        found_at = body.find(name)
-        at = found_at + len(name)
+    if at is None:
+        at = only(body, key) if isinstance(old, str) else -1
+    if at >= 0:
+        colon = at + len(key) + 2
         for separator in (b":", b": "):
             wanted = separator + _encode(old)
             # A backslash before it: the quote belongs to a longer key that only ends like this one.
-            if body.startswith(wanted, at) and body[found_at - 1] != 0x5C and _top_level_once(body, at):
-                return b"".join((body[: at + len(separator)], fresh, body[at + len(wanted) :]))
+            if body.startswith(wanted, colon) and body[at - 1] != 0x5C and _top_level_once(body, at):
+                return b"".join((body[: colon + len(separator)], fresh, body[colon + len(wanted) :]))
     members = scan(body)
     found = [member for member in members if member.key == key]
     if len(found) > 1:

@@ -9,7 +9,8 @@ from aiohttp import web
 from aigw.errors import CallerError, GatewayError
 from aigw.protocols import DIALECTS
 from aigw.server import models
-from aigw.server.inference import Holder, error_response, new_id, operation_at
+from aigw.server.inference import Holder, error_response, operation_at
+from aigw.server.request_id import new_id
 
 HOLDER: web.AppKey[Holder] = web.AppKey("holder")
 

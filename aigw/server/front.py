@@ -20,6 +20,7 @@ from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _Er
 from aiohttp.web_server import Server
 
 from aigw.protocols.operations import Operation
+from aigw.server.request_id import new_id
 
 log = logging.getLogger("aigw.server")
 
@@ -171,14 +172,18 @@ class Front(RequestHandler):
         ours = status >= 500
         if ours and exc is not None:
             log.error("the server failed on a request: %s", type(exc).__name__)
+        code = "gateway_internal" if ours else "caller_invalid_request"
+        request_id = new_id()
         error = {
             "message": "The gateway failed on this request; this is a bug of ours." if ours else "This is no valid HTTP/1.1.",
             "type": "server_error" if ours else "invalid_request_error",
             "param": None,
             "code": None,
-            "aigw_code": "gateway_internal" if ours else "caller_invalid_request",
+            "aigw_code": code,
+            "request_id": request_id,
         }
-        response = web.json_response({"error": error}, status=status)
+        ours_too = {"x-request-id": request_id, "x-aigw-error": code, "server": "aigw"}
+        response = web.json_response({"error": error}, status=status, headers=ours_too)
         response.force_close()
         return response
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from http import HTTPStatus
-from itertools import count
 from typing import Protocol
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import PayloadAccessError, RequestPayloadError
 from multidict import CIMultiDictProxy
 
@@ -20,6 +18,7 @@ from aigw.gateway import Gateway
 from aigw.protocols import DIALECTS
 from aigw.protocols.operations import OPERATIONS, Operation
 from aigw.server.front import Front
+from aigw.server.request_id import new_id
 from aigw.server.sink import HttpSink
 
 _BY_PATH = {operation.path: operation for operation in OPERATIONS.values()}
@@ -28,19 +27,11 @@ _EXACT = {"/v1" + path: operation for path, operation in _BY_PATH.items()}
 PREFIXES = frozenset({"v1", "openai", "anthropic", "api", "v1beta"})
 """Leading path segments that clients write in every combination (base URLs with and without /v1, or twice)."""
 
-_BOOT = secrets.token_hex(6)
-_ids = count(1)
-
 
 class Holder(Protocol):
     """Where the running gateway is found: a reload swaps it between two requests."""
 
     gateway: Gateway
-
-
-def new_id() -> str:
-    """A request id: unique across processes by its first half, in order within one by its second."""
-    return f"req_{_BOOT}{next(_ids):08x}"
 
 
 def operation_at(path: str) -> Operation | None:
@@ -117,6 +108,8 @@ class Upload:
         length = headers.get("Content-Length")
         if length is not None and int(length) > self._max:
             raise self._too_large()
+        if payload is EMPTY_PAYLOAD:
+            return b""
         if payload._eof and payload._exception is None:  # noqa: SLF001 - it is all here: `read` would wake the transport
             blocks = payload._buffer  # noqa: SLF001
             body = blocks[0] if len(blocks) == 1 else b"".join(blocks)

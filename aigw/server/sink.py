@@ -6,6 +6,8 @@ would see to is seen to here: chunks only where the caller speaks HTTP/1.1, and 
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -13,6 +15,8 @@ from aiohttp.http import RawRequestMessage
 
 from aigw.exchange import Headers
 from aigw.server.front import Front
+
+_AT_ONCE = struct.pack("ii", 1, 0)  # linger on, for no time: what is unsent is thrown away and the caller gets a reset
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus} | {529: "Overloaded"}
 _STATUS_LINES = {status: f"HTTP/1.1 {status} {phrase}\r\n".encode() for status, phrase in _PHRASES.items()}
@@ -93,10 +97,14 @@ class HttpSink:
             transport.write(last)
 
     def abort(self) -> None:
+        """Reset the connection: a plain close would look like the end of an answer that has no length."""
         self.keep_alive = False
         self._head = b""
         transport = self._front.transport
         if transport is not None:
+            raw = transport.get_extra_info("socket")
+            if raw is not None and raw.family != socket.AF_UNIX:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             transport.abort()
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:

@@ -42,7 +42,7 @@ T = TypeVar("T")
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process that is writing."""
 
-ROWS_PER_STATEMENT = (200, 20, 1)
+ROWS_PER_STATEMENT = (200, 20, 5, 1)
 """Rows in one INSERT, largest first. Each statement gives up the interpreter lock once, and getting it back from a busy event
 loop takes up to 5 ms, so one row each would be 200 records a second on a bad day. Few sizes, so that the prepared statements
 are found again."""

@@ -195,13 +195,8 @@ async def cut_with_a_length(sink: Sink) -> None:
     "script", [too_short, too_long, cut, cut_before_a_block, cut_with_a_length], ids=lambda script: script.__name__
 )
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-async def test_an_answer_that_is_not_whole_is_seen_not_to_be(
-    port: Running, script: Script, version: str, request: pytest.FixtureRequest
-) -> None:
+async def test_an_answer_that_is_not_whole_is_seen_not_to_be(port: Running, script: Script, version: str) -> None:
     """Cut, or another length than was promised: nothing that a caller could take for a whole answer, and no byte too much."""
-    if script is cut and version == "1.0":
-        reason = "a FIN is the good end of an HTTP/1.0 answer without a length: only a reset could tell"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     play(port, script)
     caller = await port.call()
     try:
