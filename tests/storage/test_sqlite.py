@@ -305,7 +305,7 @@ async def test_a_record_for_each_statement_shape(tmp_path: Path) -> None:
     """Batches of all sizes around those of one statement arrive whole."""
     store = SqliteStore(tmp_path / "x.db")
     number = 0
-    for size in (1, 2, 19, 20, 21, 39, 40, 41, 199, 200, 201, 220, 221, 241, 421):
+    for size in (1, 2, 4, 5, 6, 19, 20, 21, 39, 40, 41, 199, 200, 201, 220, 221, 241, 421):
         assert await store.append([record(number + offset) for offset in range(size)]) == size
         number += size
     assert len({kept.id for kept in await store.records(limit=10_000)}) == number
