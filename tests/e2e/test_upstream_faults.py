@@ -712,9 +712,6 @@ def test_our_key_is_never_repeated(gateway: Gateway, far_side: FarSide) -> None:
         assert gateway.key.encode() not in text
 
 
-@pytest.mark.xfail(
-    reason="relay.py: the provider's request id goes into the record, and openai-version to the caller, as they come"
-)
 def test_our_key_is_not_repeated_from_a_head(gateway: Gateway, far_side: FarSide) -> None:
     """Headers of an answer that echo our key lose it like bodies do."""
     secret = "far.leaks-in-its-head.1.0123456789abcdef"
