@@ -23,6 +23,10 @@ _OPENING = re.compile(rb"[ \t\r\n]*\{").match
 _SPACE = b" \t\r\n"
 
 
+LOOKS = 200
+"""Places with the end of a key that `only` looks at before it calls a body unusual."""
+
+
 class Member(NamedTuple):
     """One top-level member: its decoded key, where the key's token and the value's bytes begin and end."""
 
@@ -82,11 +86,22 @@ def _member(body: bytes, key: tuple[str, int, int], start: int, end: int) -> Mem
 def only(body: bytes, key: str) -> int:
     """Where lower-case *key*'s token stands when no other can mean it, anywhere in *body*; -1 when it is not that simple."""
     token = b'"%b"' % key.encode()
-    at = body.find(token)
-    if at < 0 or body.find(token, at + len(token)) >= 0:
+    # Needles of up to five bytes are found three times as fast in a long body (CPython's fastsearch goes another way from six).
+    tail = token[-5:]
+    lead = token[:-5]
+    found = at = -1
+    for _ in range(LOOKS):
+        at = body.find(tail, at + 1)
+        if at < 0:
+            break
+        if body.startswith(lead, at - len(lead)) and at >= len(lead):
+            if found >= 0:
+                return -1
+            found = at - len(lead)
+    else:
         return -1
     # An escaped spelling of a lower-case ASCII letter begins \u006 or \u007; ordinary escapes (\u4f60) do not.
-    return at if b"\\u00" not in body or (b"\\u006" not in body and b"\\u007" not in body) else -1
+    return found if b"\\u00" not in body or (b"\\u006" not in body and b"\\u007" not in body) else -1
 
 
 def stands_twice(body: bytes, key: str) -> bool:
@@ -114,7 +129,8 @@ def set_value(body: bytes, key: str, value: Any, old: Any = msgspec.UNSET, at: i
             wanted = separator + _encode(old)
             # A backslash before it: the quote belongs to a longer key that only ends like this one.
             if body.startswith(wanted, colon) and body[at - 1] != 0x5C and _top_level_once(body, at):
-                return b"".join((body[: colon + len(separator)], fresh, body[colon + len(wanted) :]))
+                whole = memoryview(body)
+                return b"".join((whole[: colon + len(separator)], fresh, whole[colon + len(wanted) :]))
     members = scan(body)
     found = [member for member in members if member.key == key]
     if len(found) > 1:
@@ -145,7 +161,8 @@ def add(body: bytes, key: str, value: Any, *, empty: bool | None = None) -> byte
     end = body.rindex(b"}")
     if empty is None:
         empty = not body[body.index(b"{") + 1 : end].strip(_SPACE)
-    return b"".join((body[:end], b"" if empty else b",", _encode(key), b":", _encode(value), body[end:]))
+    whole = memoryview(body)  # one copy, not two
+    return b"".join((whole[:end], b"" if empty else b",", _encode(key), b":", _encode(value), whole[end:]))
 
 
 def drop(body: bytes, key: str) -> bytes:
