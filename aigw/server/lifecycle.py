@@ -150,6 +150,11 @@ class Server:
         self._say(f"metrics at http://{config.admin.host}:{self.admin_port}/metrics")
         for warning in self._loaded.warnings:
             self._say(f"warning: {warning}")
+        if not is_loopback(config.server.host):
+            self._say(
+                f"warning: {config.server.host} can be reached from other machines, and keys and prompts travel there in clear "
+                "text: put a TLS proxy in front, or listen at 127.0.0.1"
+            )
         if not config.providers:
             self._say(f"no provider is configured: add one to {self._loaded.path}; it is served as soon as the file is saved")
 

@@ -144,6 +144,7 @@ async def test_a_flag_cannot_open_the_door(tmp_path: Path) -> None:
         async with serving(tmp_path, DEMO + "[auth]\nrequired = false\n", {"host": "0.0.0.0"}):
             pass
     async with serving(tmp_path, DEMO, {"host": "0.0.0.0"}) as port:
+        assert any("0.0.0.0 can be reached from other machines" in line and "clear text" in line for line in port.said)
         port.config.write_text(DEMO + "[auth]\nrequired = false\n")
         assert not port.server.reload()
         assert (await port.ask("POST", CHAT, HELLO, {})).status == 401
