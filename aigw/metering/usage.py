@@ -117,6 +117,8 @@ def clean(usage: Usage) -> Usage:
         if wrong:
             return clean(msgspec.structs.replace(usage, estimated=True, **wrong))
     cost = usage.reported_cost
+    if cost is None and sum(counts) == counts[0] + counts[4]:  # no parts, nothing to contradict
+        return usage
     if cost is not None and not 0 <= cost <= MAX:
         usage = msgspec.structs.replace(usage, reported_cost=None)
     whole, cached, short, long, output, reasoning, heard, spoken, seen, drawn = counts

@@ -139,12 +139,18 @@ def usage_of(seen: OpenAIUsage, tier: str | None = None) -> Usage:
         service_tier=tier or "",
         reported_cost=None if cost is None else reported(cost),
     )
-    if into is not _NONE:
+    if into.cache_write_tokens:
         usage.cache_write_5m = whole(into.cache_write_tokens)
-        usage.audio_input, usage.image_input = whole(into.audio_tokens), whole(into.image_tokens)
-    if out is not _NONE:
+    if into.audio_tokens:
+        usage.audio_input = whole(into.audio_tokens)
+    if into.image_tokens:
+        usage.image_input = whole(into.image_tokens)
+    if out.reasoning_tokens:
         usage.reasoning = whole(out.reasoning_tokens)
-        usage.audio_output, usage.image_output = whole(out.audio_tokens), whole(out.image_tokens)
+    if out.audio_tokens:
+        usage.audio_output = whole(out.audio_tokens)
+    if out.image_tokens:
+        usage.image_output = whole(out.image_tokens)
     if (usage.input + usage.cached + usage.output).__class__ is not int:
         usage.input, usage.cached, usage.output = whole(usage.input), whole(usage.cached), whole(usage.output)
     return usage

@@ -221,3 +221,28 @@ def test_a_large_body_is_walked_fast(text: bytes) -> None:
     began = time.process_time()
     assert not splice.duplicates(body, "model")
     assert time.process_time() - began < 0.8  # a machine under load; 0.1 here (7 s before a string was one match)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b'"model"', b'odel"', b'"mod', b'del"', b'{"model":"m"}', b"\\u0065", b"\\u4f60", b'"', b"x"]),
+        max_size=8,
+    )
+)
+def test_long_bodies_are_read_like_short_ones(pieces: list[bytes]) -> None:
+    """`only` searches a long body in another way: what it finds is the same."""
+    short = b"".join(pieces)
+    long = short + b" " * splice.LONG
+    assert splice.only(long, "model") == splice.only(short, "model")
+    count = short.count(b'"model"')
+    assert splice.only(short, "model") == (short.find(b'"model"') if count == 1 and b"\\u006" not in short else -1)
+
+
+def test_a_long_body_of_near_misses() -> None:
+    """More places to look at than are worth it: left to the slow way, which is right."""
+    body = b'{"model":"m","x":[' + b'"odel",' * (splice.LOOKS + 1) + b"0]}"
+    assert len(body) < splice.LONG or splice.only(body, "model") == -1
+    padded = body[:-1] + b" " * splice.LONG + b"}"
+    assert splice.only(padded, "model") == -1
+    assert not splice.duplicates(padded, "model")
+    assert splice.set_value(padded, "model", "n", "m") == padded.replace(b'"m"', b'"n"')
