@@ -2,8 +2,9 @@
 request, a caller who does not read is paused and in the end cut off, and a caller who writes far ahead is dropped.
 
 A request for a model does not become an aiohttp request: `start` hands its parsed head and its body to `Exchanges` in the
-connection's own task. That saves a task, a request and a response object, a third of what aiohttp takes for a small request.
-Everything else goes aiohttp's own way. Tried on aiohttp 3.14.5, which this leans on (its version is locked exactly).
+connection's own task. That saves a task, a request and a response object; and a head that a connection repeats is not parsed
+again (see `repeat.py`). Everything else goes aiohttp's own way. Tried on aiohttp 3.14.5, which this leans on (its version is
+locked exactly).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _Er
 from aiohttp.web_server import Server
 
 from aigw.protocols.operations import Operation
+from aigw.server.repeat import Repeat, Whole, learn
 from aigw.server.request_id import new_id
 
 log = logging.getLogger("aigw.server")
@@ -29,25 +31,30 @@ PIPELINE = 8
 32; nobody who waits for answers sends more than one."""
 
 
+Payload = StreamReader | Whole
+
+
 class Exchanges(Protocol):
     """Who answers requests for a model."""
 
     def operation_of(self, message: RawRequestMessage) -> Operation | None:
         """What *message* asks of a model; None when it is something else, which the application answers."""
 
-    async def serve(self, front: Front, message: RawRequestMessage, payload: StreamReader, operation: Operation) -> bool:
+    async def serve(self, front: Front, message: RawRequestMessage, payload: Payload, operation: Operation) -> bool:
         """Answer; whether the connection may stay open. Raises nothing but CancelledError, after it has cleaned up."""
 
 
 class Front(RequestHandler):
     """One connection of a caller."""
 
-    __slots__ = ("_last", "_stall", "on_resume")
+    __slots__ = ("_alone", "_last", "_repeat", "_stall", "on_resume")
 
     def __init__(self, manager: FrontServer, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.on_resume: Callable[[], None] | None = None
         self._last = False
+        self._alone = True  # so far each block that came was one whole request
+        self._repeat: Repeat | None = None
         self._stall: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -64,8 +71,10 @@ class Front(RequestHandler):
                     await self._waiter
                 finally:
                     self._waiter = None
+            message: Any  # RawRequestMessage or _ErrInfo
+            payload: Any  # Payload: aiohttp types its queue for its own
             message, payload = messages.popleft()
-            if self._parser is not None:
+            if self._parser is not None and not isinstance(payload, Whole):
                 self._parser.message_consumed()
             if self._buffer_paused and len(messages) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
@@ -76,9 +85,9 @@ class Front(RequestHandler):
                     keep = await exchanges.serve(self, message, payload, operation)
                 finally:
                     self._request_in_progress = False
-            else:
+            elif not isinstance(payload, Whole):
                 keep = await self._apart(message, payload)
-            if not payload.is_eof():
+            if not isinstance(payload, Whole) and not payload.is_eof():
                 await self._linger(payload)
             if not keep or self._last or self._close or self._force_close:
                 break
@@ -127,7 +136,23 @@ class Front(RequestHandler):
             self.force_close()
 
     def data_received(self, data: bytes) -> None:
+        waiter = self._waiter
+        if self._repeat is not None and waiter is not None and not waiter.done() and not self._close and not self._force_close:
+            body = self._repeat.body_of(data)
+            if body is not None:
+                self._request_count += 1
+                self._messages.append((self._repeat.message, Whole(body)))  # type: ignore[arg-type]
+                waiter.set_result(None)
+                return
+        before = self._request_count
         super().data_received(data)
+        if self._alone:
+            self._repeat = None
+            if self._request_count == before + 1:
+                message, payload = self._messages[-1]
+                if not isinstance(message, _ErrInfo) and payload.is_eof():
+                    self._repeat = learn(data, message)
+            self._alone = self._repeat is not None
         if len(self._messages) > PIPELINE:
             log.warning("a caller sent more than %d requests ahead of their answers: connection closed", PIPELINE)
             self.force_close()

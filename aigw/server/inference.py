@@ -17,7 +17,8 @@ from aigw.exchange import Exchange
 from aigw.gateway import Gateway
 from aigw.protocols import DIALECTS
 from aigw.protocols.operations import OPERATIONS, Operation
-from aigw.server.front import Front
+from aigw.server.front import Front, Payload
+from aigw.server.repeat import Whole
 from aigw.server.request_id import new_id
 from aigw.server.sink import HttpSink
 
@@ -57,7 +58,7 @@ class Inference:
             return None
         return _EXACT.get(message.path) or operation_at(message.path)
 
-    async def serve(self, front: Front, message: RawRequestMessage, payload: StreamReader, operation: Operation) -> bool:
+    async def serve(self, front: Front, message: RawRequestMessage, payload: Payload, operation: Operation) -> bool:
         gateway = self.holder.gateway
         headers = message.headers
         exchange = Exchange(new_id(), operation.name, operation.dialect, headers, time.perf_counter(), time.time())
@@ -72,7 +73,8 @@ class Inference:
         sink = HttpSink(front, message, exchange.id)
         gateway.began()
         try:
-            await gateway.pipeline.serve(exchange, sink, Upload(front, headers, payload, sink, gateway.max_body))
+            receive = Upload(front, headers, payload, sink, gateway.max_body)
+            await gateway.pipeline.serve(exchange, sink, receive)
         finally:
             gateway.ended()
         if not sink.started:
@@ -86,9 +88,7 @@ class Upload:
 
     __slots__ = ("_front", "_headers", "_max", "_payload", "_sink")
 
-    def __init__(
-        self, front: Front, headers: CIMultiDictProxy[str], payload: StreamReader, sink: HttpSink, max_body: int
-    ) -> None:
+    def __init__(self, front: Front, headers: CIMultiDictProxy[str], payload: Payload, sink: HttpSink, max_body: int) -> None:
         self._front, self._headers, self._payload, self._sink, self._max = front, headers, payload, sink, max_body
 
     async def __call__(self) -> bytes:
@@ -105,6 +105,10 @@ class Upload:
             raise self._refused(
                 "caller_unsupported_media_type", "Compressed request bodies are not accepted. Send it uncompressed."
             )
+        if isinstance(payload, Whole):
+            if len(payload.body) > self._max:
+                raise self._too_large()
+            return payload.body
         length = headers.get("Content-Length")
         if length is not None and int(length) > self._max:
             raise self._too_large()
@@ -116,9 +120,9 @@ class Upload:
             if len(body) > self._max:
                 raise self._too_large()
             return body
-        return await self._arriving()
+        return await self._arriving(payload)
 
-    async def _arriving(self) -> bytes:
+    async def _arriving(self, payload: StreamReader) -> bytes:
         """A body that is still on its way."""
         if (expected := self._headers.get("Expect")) is not None:
             if expected.lower() != "100-continue":
@@ -128,8 +132,8 @@ class Upload:
         blocks = []
         size = 0
         try:
-            while not self._payload.at_eof():
-                block = await self._payload.readany()
+            while not payload.at_eof():
+                block = await payload.readany()
                 size += len(block)
                 if size > self._max:
                     raise self._too_large()
