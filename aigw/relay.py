@@ -47,6 +47,9 @@ PASS_ON = (
 """Headers of the provider's that the caller gets. Cookies, hop-by-hop headers and the account's rate limits are not its own."""
 
 
+RARE = frozenset(PASS_ON[1:])
+
+
 class _NoTap:
     """Stands where there is no stream to watch."""
 
@@ -78,6 +81,7 @@ class Relay:
         "_hide_usage",
         "_known",
         "_operation",
+        "_plain",
         "_provider",
         "_rename",
         "_rest",
@@ -85,7 +89,6 @@ class Relay:
         "_sink",
         "_size",
         "_tap",
-        "_timed",
         "_wire",
         "body",
         "error",
@@ -127,7 +130,8 @@ class Relay:
         self._blocks: list[bytes] = []
         self._size = 0
         self._rest = b""
-        self._begun = self._timed = False
+        self._begun = False
+        self._plain = False  # nothing is special about the next event, unless the tap says so
 
     # the Receiver's part
 
@@ -183,27 +187,36 @@ class Relay:
                 return
         tap = self._tap
         block = tap.look(block)
-        if tap.failed:
-            self._failed()
-        elif tap.last:
-            self._ended()
-        if not self._timed and tap.begun:
-            self._timed = True
-            self._exchange.first_token_at = perf_counter()
-        if not block:
-            return
-        if not self._begun:
-            self._begin_stream()
-        if self._rename:
-            block = self._renamed(block)
-        # what follows is `_write`, written out: this runs for every chunk of every stream
+        if not self._plain or tap.last or tap.failed:
+            block = self._special(block)
+            if not block:
+                return
         exchange, sink = self._exchange, self._sink
-        if exchange.bytes_out < SAMPLE:
-            exchange.sample += block
         exchange.bytes_out += len(block)
         sink.write(block)
         if sink.paused:
             self._wait_for_caller()
+
+    def _special(self, block: bytes) -> bytes:
+        """What is not so for every event: the first ones, the last one, an error; and names to be replaced."""
+        tap, exchange = self._tap, self._exchange
+        if tap.failed:
+            self._failed()
+        elif tap.last:
+            self._ended()
+        if tap.begun and not exchange.first_token_at:
+            exchange.first_token_at = perf_counter()
+        if not block:
+            return b""
+        if not self._begun:
+            self._begin_stream()
+        if self._rename:
+            block = self._renamed(block)
+        if exchange.bytes_out < SAMPLE:
+            exchange.sample += block
+        elif tap.begun and not self._rename:
+            self._plain = True
+        return block
 
     def _begin_stream(self) -> None:
         self._begun = self._exchange.streaming = True
@@ -335,8 +348,11 @@ class Relay:
 
     def headers(self) -> Headers:
         """The caller's: ours, and of the provider's those that are the caller's business."""
-        known = self._known
-        return [*[(name, known[name]) for name in PASS_ON if name in known and self._secret not in known[name]], *self._wire]
+        known, secret = self._known, self._secret
+        if known.keys().isdisjoint(RARE):
+            kind = known.get(b"content-type", secret)
+            return self._wire if secret in kind else [(b"content-type", kind), *self._wire]
+        return [*[(name, known[name]) for name in PASS_ON if name in known and secret not in known[name]], *self._wire]
 
     def _length(self) -> int | None:
         length = self._known.get(b"content-length", b"")

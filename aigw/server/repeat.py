@@ -58,7 +58,7 @@ def learn(block: bytes, message: RawRequestMessage) -> Repeat | None:
     end = block.find(b"\r\n\r\n", 0, LONGEST)
     if end < 0 or message.method != "POST" or message.upgrade or message.chunked or message.should_close:
         return None
-    if message.compression or "Expect" in message.headers:
+    if "Content-Encoding" in message.headers or "Expect" in message.headers:
         return None
     length = _LENGTH.search(block, 0, end + 2)
     if length is None or len(block) - end - 4 != int(length[1]):
