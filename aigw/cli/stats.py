@@ -62,7 +62,7 @@ def stats(
     context: typer.Context,
     by: Annotated[By, typer.Option(help="Group by this.")] = By.MODEL,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="From: 24h, 30d ago, or 2026-11-30[T18:00].  [default: 24h]")
+        str | None, typer.Option(metavar="TIME", help="From: 24h or 30d before now, or 2026-11-30[T18:00].  [default: 24h]")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to, not including.  [default: now]")] = None,
     month: Annotated[str | None, typer.Option(metavar="MONTH", help="A whole month: 2026-11.")] = None,
