@@ -155,16 +155,9 @@ class MessagesTap:
                     return block[:at]
                 at += len(event)
         if self.told.finish_reason and b"message_stop" in block:
-            return self._before_last(block)
-        return block
-
-    def _before_last(self, block: bytes) -> bytes:
-        at = 0
-        for event in framing.split(block):
-            if b"message_stop" in event and framing.data(event).startswith(b"{") and _is_last(framing.data(event)):
-                self.last = block[at:]
-                return block[:at]
-            at += len(event)
+            at = framing.find(block, _is_last)
+            if at >= 0:
+                self.last, block = block[at:], block[:at]
         return block
 
     def _event(self, event: bytes) -> None:

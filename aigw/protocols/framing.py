@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # An event ends with an empty line; lines end with LF, CRLF or CR (the HTML standard's event-stream format). LF CR ends one only
 # when it is seen not to be half of LF CRLF.
@@ -50,3 +50,13 @@ def data(event: bytes) -> bytes:
         return event[6:].rstrip(b"\n")
     lines = (line for line in _LINE.split(event.removeprefix(_MARK)) if line.startswith(b"data:"))
     return b"\n".join(line[6:] if line[5:6] == b" " else line[5:] for line in lines)
+
+
+def find(block: bytes, wanted: Callable[[bytes], bool]) -> int:
+    """Where the first event of *block* begins whose data is *wanted*; -1 when there is none."""
+    at = 0
+    for event in split(block):
+        if wanted(data(event)):
+            return at
+        at += len(event)
+    return -1

@@ -218,6 +218,10 @@ def _error_object(error: GatewayError) -> Any:
         return None
 
 
+def _is_last(data: bytes) -> bool:
+    return data.strip() == b"[DONE]"
+
+
 class ChatTap:
     """Watches a chat (or completions, images, speech) stream. Three byte searches a block; JSON only where one hits."""
 
@@ -241,16 +245,9 @@ class ChatTap:
         if b'"finish_reason":"' in block or b'"finish_reason": "' in block:
             self._finish(block)
         if self.told.finish_reason and b"[DONE]" in block:
-            block = self._before_last(block)
-        return block
-
-    def _before_last(self, block: bytes) -> bytes:
-        at = 0
-        for event in framing.split(block):
-            if framing.data(event).strip() == b"[DONE]":
-                self.last = block[at:]
-                return block[:at]
-            at += len(event)
+            at = framing.find(block, _is_last)
+            if at >= 0:
+                self.last, block = block[at:], block[:at]
         return block
 
     def _begin(self, block: bytes) -> None:

@@ -123,11 +123,6 @@ def stands_twice(body: bytes, key: str) -> bool:
     return sum(member.key == key for member in scan(body)) > 1
 
 
-def duplicates(body: bytes, key: str) -> bool:
-    """As `stands_twice`, for a lower-case *key*, and quick where `only` finds it."""
-    return only(body, key) < 0 and stands_twice(body, key)
-
-
 def set_value(body: bytes, key: str, value: Any, old: Any = msgspec.UNSET, at: int | None = None) -> bytes:
     """*body* with top-level *key* holding *value* (any JSON value); added at the end when it is not there.
 

@@ -110,3 +110,12 @@ def test_last_boundary(end: str) -> None:
 def test_data(event: bytes, data: bytes) -> None:
     """Its data lines joined by LF, one space dropped, comments and a byte order mark passed over."""
     assert framing.data(event) == data
+
+
+def test_find() -> None:
+    """The first event with the wanted data, wherever it stands; comments and other events are passed over."""
+    block = b": a comment\n\ndata: one\r\n\r\nevent: x\ndata: two\n\ndata: two\n\n"
+    at = framing.find(block, lambda data: data == b"two")
+    assert block[at:].startswith(b"event: x\ndata: two")
+    assert framing.find(block, lambda data: data == b"") == 0
+    assert framing.find(block, lambda data: data == b"three") == -1

@@ -12,6 +12,12 @@ from hypothesis import given, settings, strategies as st
 
 from aigw.protocols import splice
 
+
+def duplicates(body: bytes, key: str) -> bool:
+    """The question as the walk asks it: the quick way first, the sure one where that has no answer."""
+    return splice.only(body, key) < 0 and splice.stands_twice(body, key)
+
+
 KEYS = st.one_of(
     st.sampled_from(["model", "stream", "max_tokens", "stream_options", "Model", 'x"model', "模型", ""]), st.text(max_size=6)
 )
@@ -187,7 +193,7 @@ def test_rename(body: bytes, key: str, new: str) -> None:
 @settings(max_examples=300)
 def test_duplicates(body: bytes) -> None:
     """The key twice at the top level is seen in every spelling; deeper down and in strings it does not count."""
-    assert splice.duplicates(body, "model") == ([key for key, _ in pairs(body)].count("model") > 1)
+    assert duplicates(body, "model") == ([key for key, _ in pairs(body)].count("model") > 1)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +213,7 @@ def test_duplicates(body: bytes) -> None:
 )
 def test_duplicates_examples(body: bytes, twice: bool) -> None:
     """As above, by example, and with keys that no decoder likes."""
-    assert splice.duplicates(body, "model") is twice
+    assert duplicates(body, "model") is twice
 
 
 @pytest.mark.parametrize(
@@ -219,7 +225,7 @@ def test_a_large_body_is_walked_fast(text: bytes) -> None:
     """20 MB of string cost no more than tenths of a second, also where the fast path does not serve."""
     body = b'{"model":"a","x":"model","y":"' + text + b'"}'
     began = time.process_time()
-    assert not splice.duplicates(body, "model")
+    assert not duplicates(body, "model")
     assert time.process_time() - began < 0.8  # a machine under load; 0.1 here (7 s before a string was one match)
 
 
@@ -244,5 +250,5 @@ def test_a_long_body_of_near_misses() -> None:
     assert len(body) < splice.LONG or splice.only(body, "model") == -1
     padded = body[:-1] + b" " * splice.LONG + b"}"
     assert splice.only(padded, "model") == -1
-    assert not splice.duplicates(padded, "model")
+    assert not duplicates(padded, "model")
     assert splice.set_value(padded, "model", "n", "m") == padded.replace(b'"m"', b'"n"')
