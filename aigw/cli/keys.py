@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aigw.cli import output, windows
+from aigw.cli import operator, output, windows
 from aigw.cli.commands import Noun
 from aigw.cli.locations import Locations, locations
 from aigw.cli.output import Column
@@ -63,6 +63,12 @@ def create(
 ) -> None:
     """Make a key and print it: once, it is kept nowhere. Standard output is the key alone."""
     name = _valid_name(name)
+    if name == operator.NAME:
+        raise typer.BadParameter(
+            f"{name!r} is reserved: it stands for the commands of this machine (chat, run), which make their own key "
+            f"and keep it in {operator.FILE_NAME} in the data directory",
+            param_hint="NAME",
+        )
     group = None if group is None else _valid_name(group, "--group") if group else ""
     now = time.time()
     ends = None if expires is None else _expiry(expires, now)
@@ -170,6 +176,8 @@ def list_keys(
         output.csv(columns, cells)
     else:
         _show_table(shown)
+        if any(fact["source"] == operator.NAME for fact in shown):
+            output.note(f"{operator.NAME}: this machine's own key, for 'aigw chat' and 'aigw run' ({operator.FILE_NAME}).")
         if not facts:
             output.note("No keys yet. Make one: aigw keys create NAME")
         elif len(shown) < len(facts):
@@ -356,7 +364,7 @@ def _key_facts(consumer: Consumer, key: ConsumerKey, now: float) -> dict[str, An
         "created": _iso(key.created),
         "expires": _iso(key.expires),
         "revoked": _iso(key.revoked),
-        "source": "store",
+        "source": operator.NAME if consumer.name == operator.NAME else "store",
     }
 
 
