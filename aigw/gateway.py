@@ -26,7 +26,7 @@ from aigw.config.schema import Config, Consumer as ConsumerTable, Provider as Pr
 from aigw.consumer import Caller
 from aigw.deployment import ProviderKey
 from aigw.errors import ConfigError, UpstreamError
-from aigw.exchange import Flow, Headers, Receiver, UpstreamRequest
+from aigw.exchange import Receiver, UpstreamRequest
 from aigw.metering.prices import PriceBook
 from aigw.pipeline import Pipeline
 from aigw.providers import catalog, compatible
@@ -39,6 +39,7 @@ from aigw.storage.journal import Journal
 from aigw.storage.open import open_counters, open_store
 from aigw.telemetry.log import ExchangeLog
 from aigw.telemetry.metrics import Metrics, Reading
+from aigw.upstream.answer import WholeAnswer
 from aigw.upstream.http import HttpTransport
 from aigw.upstream.mock import DemoTransport
 
@@ -240,7 +241,7 @@ class Gateway:
             return False
         request.first_byte_timeout = min(request.first_byte_timeout, 20.0)
         request.timeout = min(request.timeout, 30.0)
-        answer = _Whole(MODELS_MOST)
+        answer = WholeAnswer(MODELS_MOST)
         try:
             await self.services.transport.send(request, answer)
             if answer.status != 200 or answer.cut:
@@ -255,35 +256,6 @@ class Gateway:
         self.table.set_live(provider.name, models)
         self.services.live_models.save(provider.name, models_url(provider), models, time.time())
         return True
-
-
-class _Whole:
-    """A `Receiver` that keeps a short answer whole."""
-
-    def __init__(self, most: int) -> None:
-        self.status = 0
-        self.headers: Headers = []
-        self.cut = False
-        self._most = most
-        self._blocks: list[bytes] = []
-        self._size = 0
-        self._flow: Flow | None = None
-
-    def head(self, status: int, headers: Headers, flow: Flow) -> None:
-        self.status, self.headers, self._flow = status, headers, flow
-
-    def feed(self, block: bytes) -> None:
-        self._size += len(block)
-        if self._size > self._most:
-            self.cut = True
-            if self._flow is not None:
-                self._flow.stop()
-        else:
-            self._blocks.append(block)
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self._blocks)
 
 
 class Build:

@@ -1,4 +1,5 @@
-"""From a reference in the config to the secret itself: `env:NAME`, `file:PATH`, or a literal.
+"""From a reference in the config to the secret itself: `env:NAME`, `file:PATH`, or a literal; and from a pasted secret to a
+file and its reference.
 
 Nothing here ever puts a secret into a message.
 """
@@ -8,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 
 from aigw.config.lines import quoted
 from aigw.errors import ConfigError
@@ -106,3 +109,113 @@ def _from_file(text: str, key: str) -> tuple[str, str]:
         return content.decode("utf-8-sig"), shown
     except UnicodeDecodeError:
         raise ConfigError(f"{shown} is not text; expected a file that holds one secret", key=key) from None
+
+
+# ---- what people paste
+
+# white space, and what looks like none
+_SPACES = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u202f\u3000\ufeff" + "".join(
+    map(chr, (*range(0x2000, 0x2010), *range(0x205F, 0x2065)))
+)
+_ASSIGNED = re.compile(
+    r"(?:(?:export|set|setx|declare\s+-x)\s+|\$env:)[A-Za-z_]\w*\s*[=\s]\s*(?=\S)"
+    r"|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\s*[=:]\s*(?=[^=\s])",  # capitals with a _ : no key begins so and goes on with "="
+    re.ASCII,
+)
+_HEADER = re.compile(r"(?:(?:authorization|x-api-key|api-key|x-goog-api-key)\s*:\s*)?(?:bearer\s+)?", re.IGNORECASE)
+_QUOTES = "\"'`\u2018\u2019\u201c\u201d\u300c\u300d\uff02\uff07"
+_MASKED = re.compile(r"\.\.\.|\u2026|\*{3}|\u2022|\u00b7{3}|[xX]{6}")
+_PLACEHOLDER = re.compile(r"<.*>\Z|\[.*\]\Z|your[-_ ]?(?:api)?[-_ ]?(?:key|token)", re.IGNORECASE)
+
+
+def clean(text: str) -> str:
+    """The key in a pasted *text*: without the spaces, quotes, newlines, `Bearer`, `export NAME=` around it.
+
+    Raises ValueError, which never holds the text, for what can be no key: nothing, several words or lines, the shortened form
+    that consoles show, a URL, a placeholder.
+    """
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"that is longer than {MAX_BYTES // 1024} KB; a key is one short line")
+    key = _peeled(text)
+    if not key:
+        raise ValueError("that is empty")
+    if _SHELL.match(key):
+        raise ValueError("that is the name of a variable, not its value; write env:NAME to use a variable")
+    if re.match(r"[a-z]+://", key):
+        raise ValueError("that is a URL, not a key")
+    if _PLACEHOLDER.match(key):
+        raise ValueError("that is the placeholder of an example, not a key")
+    if _MASKED.search(key):
+        raise ValueError("that is a key's shortened form; the whole of it is shown once, when it is made")
+    if any(character in _SPACES for character in key):
+        raise ValueError("that is more than one word or line; give one key at a time")
+    wrong = next((at for at, character in enumerate(key, 1) if not "!" <= character <= "~"), 0)
+    if wrong:
+        what = unicodedata.name(key[wrong - 1], "a control character").lower()
+        raise ValueError(f"character {wrong} of {len(key)} is no plain letter, digit or sign ({what}); was it copied whole?")
+    return key
+
+
+def _peeled(text: str) -> str:
+    """*text* without what is around a key; repeated, for one may stand inside the other."""
+    while True:
+        key = text.strip(_SPACES)
+        for around in (_ASSIGNED, _HEADER):
+            found = around.match(key)
+            key = key[found.end() :] if found else key
+        if key[:1] and key[0] in _QUOTES:
+            key = key[1:].rstrip(",;")
+        if key[-1:] and key[-1] in _QUOTES:
+            key = key[:-1]
+        elif key[-2:-1] in tuple(_QUOTES) and key[-1:] in (",", ";"):
+            key = key[:-2]
+        if key == text:
+            return key
+        text = key
+
+
+def keep(directory: Path, name: str, value: str) -> str:
+    """Keep a secret in a file of its own, `keys/NAME` in *directory* (where the config is); returns its `file:` reference.
+
+    The file is 0600, its directory 0700; a name that is taken gets "-2", "-3" ... Raises OSError when there is no room or no
+    permission; nothing half-written stays behind.
+    """
+    folder = directory.expanduser().absolute() / "keys"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:64] or "key"
+    number = 1
+    while True:
+        path = folder / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            number += 1
+            continue
+        break
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - an open descriptor
+            os.fchmod(descriptor, 0o600)  # whatever the umask
+            file.write(value + "\n")
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return f"file:{_tilde(path)}"
+
+
+def forget(directory: Path, reference: str) -> bool:
+    """Delete the file behind *reference* when it is one that `keep` made in *directory*; says whether it did."""
+    if not reference.startswith("file:"):
+        return False
+    path = Path(os.path.expanduser(reference.removeprefix("file:")))  # noqa: PTH111 - as in `resolve`
+    if path.parent != directory.expanduser().absolute() / "keys" or not path.is_file() or path.is_symlink():
+        return False
+    path.unlink()
+    return True
+
+
+def _tilde(path: Path) -> str:
+    home = os.path.expanduser("~")  # noqa: PTH111 - "~" itself when nobody knows
+    inside = len(home) > 1 and path.is_relative_to(home)
+    return f"~/{path.relative_to(home)}" if inside else str(path)

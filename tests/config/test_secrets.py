@@ -133,3 +133,130 @@ def test_what_may_be_shown() -> None:
         True,
         True,
     ]
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        "sk-abc123",
+        "  sk-abc123\r\n",
+        "\ufeffsk-abc123\u200b\xa0",
+        '"sk-abc123",',
+        "'sk-abc123';",
+        "\u201csk-abc123\u201d",
+        "`sk-abc123`",
+        "Bearer sk-abc123",
+        "Authorization: Bearer sk-abc123",
+        "x-api-key: sk-abc123",
+        "OPENAI_API_KEY=sk-abc123",
+        "export OPENAI_API_KEY='sk-abc123'",
+        'export KEY = "sk-abc123"',
+        '$env:OPENAI_API_KEY = "sk-abc123"',
+        "set KEY=sk-abc123",
+        '  export A_KEY="Bearer sk-abc123"  ',
+    ],
+)
+def test_a_pasted_key_is_peeled(pasted: str) -> None:
+    """What a clipboard brings with a key does not become a part of it."""
+    assert secrets.clean(pasted) == "sk-abc123"
+
+
+@pytest.mark.parametrize("key", ["YWJjZA==", "AB_CD==", "abc=def=", "id:secret", "Bearer", "x", "key_with_bearer", "a'b"])
+def test_a_key_that_only_looks_wrapped_stays_whole(key: str) -> None:
+    """Base64 ends in equals signs, some keys have a colon inside."""
+    assert secrets.clean(key) == key
+
+
+@pytest.mark.parametrize(
+    ("pasted", "why"),
+    [
+        ("", "empty"),
+        (" \n", "empty"),
+        ('""', "empty"),
+        ("sk-one sk-two", "one key at a time"),
+        ("sk-one\nsk-two", "one key at a time"),
+        ("sk-ab...wxyz", "shortened"),
+        ("sk-ab\u2026wxyz", "shortened"),
+        ("sk-abcd****", "shortened"),
+        ("sk-xxxxxxxxxxxx", "shortened"),
+        ("https://api.openai.com/v1", "URL"),
+        ("<your key>", "placeholder"),
+        ("YOUR_API_KEY", "placeholder"),
+        ("$OPENAI_API_KEY", "env:NAME"),
+        ("sk-\u0430bc", "cyrillic"),
+        ("sk-\x07bc", "control character"),
+        ("x" * 100_000, "64 KB"),
+    ],
+)
+def test_what_can_be_no_key_is_refused(pasted: str, why: str) -> None:
+    """The message says why, and does not repeat what was pasted."""
+    with pytest.raises(ValueError, match=why) as caught:
+        secrets.clean(pasted)
+    assert len(pasted.strip()) < 4 or pasted.strip() not in str(caught.value)
+
+
+@given(st.text(max_size=60))
+def test_cleaning_ends_and_is_stable(text: str) -> None:
+    """Whatever is pasted: a refusal, or a key that no header refuses and that cleaning leaves alone."""
+    try:
+        key = secrets.clean(text)
+    except ValueError:
+        return
+    assert secrets.clean(key) == key
+    assert secrets.resolve(key, key=KEY, environment={}) == key or key.startswith(("env:", "file:", "$"))
+
+
+def test_a_kept_secret_is_ours_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """0600 in a 0700 directory, whatever the umask; the reference leads back to the secret; a taken name gets a number."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    directory = tmp_path / "conf"
+    before = os.umask(0o277)
+    try:
+        directory.mkdir(mode=0o700)
+        directory.chmod(0o700)
+        os.umask(0o022)
+        first = secrets.keep(directory, "openai", "sk-1")
+        os.umask(0o077)
+        second = secrets.keep(directory, "openai", "sk-2")
+    finally:
+        os.umask(before)
+    assert (first, second) == ("file:~/conf/keys/openai", "file:~/conf/keys/openai-2")
+    assert [secrets.resolve(one, key=KEY) for one in (first, second)] == ["sk-1", "sk-2"]
+    assert (directory / "keys").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (directory / "keys").iterdir()} == {0o600}
+
+
+def test_a_kept_secrets_name_cannot_lead_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A provider's name may hold anything; the file lies in keys/ all the same."""
+    monkeypatch.setenv("HOME", "/nonexistent")
+    for name in ("../../etc/x", "/abs", "..", "a b\n", "名"):
+        path = Path(secrets.keep(tmp_path, name, "sk-1").removeprefix("file:"))
+        assert path.parent == tmp_path / "keys"
+        assert path.name.isascii()
+    assert len(list((tmp_path / "keys").iterdir())) == 5
+
+
+def test_a_full_disk_leaves_no_half_written_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An error while writing takes the file away again."""
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        secrets.keep(tmp_path, "openai", "sk-1")
+    assert not list((tmp_path / "keys").iterdir())
+
+
+def test_only_what_was_kept_is_forgotten(tmp_path: Path) -> None:
+    """A file of the operator's own, a variable and a link are left alone."""
+    kept = secrets.keep(tmp_path, "openai", "sk-1")
+    own = secret_file(tmp_path / "own", b"sk-2")
+    (tmp_path / "keys" / "link").symlink_to(own)
+    assert not secrets.forget(tmp_path, f"file:{own}")
+    assert not secrets.forget(tmp_path, "env:HOME")
+    assert not secrets.forget(tmp_path, f"file:{tmp_path}/keys/link")
+    assert not secrets.forget(tmp_path, f"file:{tmp_path}/keys/../own")
+    assert own.exists()
+    assert secrets.forget(tmp_path, kept)
+    assert not secrets.forget(tmp_path, kept)
