@@ -44,6 +44,8 @@ class Lines:
 
     def __init__(self, text: str) -> None:
         self.repeated: list[Repeated] = []
+        self.headers: list[tuple[Path, int]] = []
+        """Every `[table]` and `[[table]]` with its line, in the order of the text."""
         self._lines: dict[Path, int] = {}
         self._words: dict[str, int] | None = None  # the same by dotted path, without quotes
         self._headers: set[Path] = set()
@@ -110,6 +112,7 @@ class Lines:
             self.repeated.append(Repeated(path, line, self._lines[path]))
             return
         self._headers.add(path)
+        self.headers.append((path, line))
         self._mark(path, line)
         self._lines[path] = line  # its own header says more than an earlier [table.below]
 
@@ -117,6 +120,7 @@ class Lines:
         self._mark(path, line)
         index = self._arrays[path] = self._arrays.get(path, -1) + 1
         self._lines[(*path, index)] = line
+        self.headers.append(((*path, index), line))
         return (*path, index)
 
     def _pair(self, table: Path) -> None:

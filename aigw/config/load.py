@@ -90,11 +90,12 @@ def load_with_notes(path: Path) -> Loaded:
     """As `load`, with warnings, the config's hash and whether there is a file."""
     name = str(path)
     try:
-        text, mode = _read(path)
+        content, mode = read(path)
     except FileNotFoundError:
         if path != default_config_path():
             raise ConfigErrors([ConfigError("no such file (--config or $AIGW_CONFIG names it)", file=name)]) from None
         return Loaded(Config(), (), config_hash(Config()), path, exists=False)
+    text = decode(content, name)
     config, warnings = _parse(text, name)
     literals = _literals(config)
     if mode & 0o022:
@@ -179,13 +180,9 @@ def _listed(words: Sequence[str]) -> str:
     return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
 
 
-def _read(path: Path) -> tuple[str, int]:
-    """The file's text and permission bits. Raises FileNotFoundError, else ConfigErrors."""
+def read(path: Path) -> tuple[bytes, int]:
+    """The file's content and permission bits. Raises FileNotFoundError, else ConfigErrors."""
     name = str(path)
-
-    def wrong(message: str, line: int | None = None) -> ConfigErrors:
-        return ConfigErrors([ConfigError(message, file=name, line=line)])
-
     try:
         with path.open("rb") as file:  # may be a pipe: `--config <(...)`
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else 0o600
@@ -193,26 +190,40 @@ def _read(path: Path) -> tuple[str, int]:
     except FileNotFoundError:
         raise
     except IsADirectoryError:
-        raise wrong("is a directory; expected a TOML file") from None
+        raise _wrong("is a directory; expected a TOML file", name) from None
     except (OSError, ValueError) as error:
-        raise wrong(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise _wrong(f"cannot be read: {getattr(error, 'strerror', None) or error}", name) from None
     if len(content) > MAX_BYTES:
-        raise wrong(f"is larger than {MAX_BYTES // 1024 // 1024} MB; is this the config file?")
+        raise _wrong(f"is larger than {MAX_BYTES // 1024 // 1024} MB; is this the config file?", name)
+    return content, mode
+
+
+def decode(content: bytes, name: str) -> str:
+    """The text of the file *name*. Raises ConfigErrors when it is no UTF-8."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise wrong("is UTF-16 text; save it as UTF-8")
+        raise _wrong("is UTF-16 text; save it as UTF-8", name)
     try:
-        return content.decode("utf-8-sig"), mode  # Windows editors put a mark before UTF-8
+        return content.decode("utf-8-sig")  # Windows editors put a mark before UTF-8
     except UnicodeDecodeError as error:
-        raise wrong("is not UTF-8 text; save it as UTF-8", content.count(b"\n", 0, error.start) + 1) from None
+        raise _wrong("is not UTF-8 text; save it as UTF-8", name, content.count(b"\n", 0, error.start) + 1) from None
 
 
-def _parse(text: str, name: str) -> tuple[Config, list[ConfigError]]:
+def tables(text: str, name: str) -> dict[str, Any]:
+    """*text* as plain values, whatever they mean. Raises ConfigErrors, with the line, when it is no TOML."""
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigErrors([_not_toml(str(error), text, name)]) from None
     except RecursionError:
-        raise ConfigErrors([ConfigError("arrays or tables are nested too deeply", file=name)]) from None
+        raise _wrong("arrays or tables are nested too deeply", name) from None
+
+
+def _wrong(message: str, name: str, line: int | None = None) -> ConfigErrors:
+    return ConfigErrors([ConfigError(message, file=name, line=line)])
+
+
+def _parse(text: str, name: str) -> tuple[Config, list[ConfigError]]:
+    data = tables(text, name)
     problems: list[ConfigError] = []
     warnings: list[ConfigError] = []
     found: lines.Lines | None = None
