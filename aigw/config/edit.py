@@ -7,14 +7,13 @@ reading the result: it must mean what the old text meant, with that one change. 
 from __future__ import annotations
 
 import copy
+import difflib
 import fcntl
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Array
 
-from aigw.config import lines, load
+from aigw.config import lines, load, secrets
 from aigw.errors import ConfigError
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -109,50 +108,22 @@ class ConfigFile:
         all that is wrong; the lines are those of the text as it would be saved."""
         load.parse(self.text(), str(self.path))
 
-    def save(self) -> None:
-        """Check it, then replace the file in one step: 0600, in a directory that is made (0700) when there is none. Whatever
-        happens on the way, there is the old file or the new one. A link stays a link; the file it names is replaced.
+    def diff(self) -> str:
+        """What `save` would change, as a unified diff; "" for nothing. Secrets that are written in the file are masked."""
+        before, after = load.decode(self._content, str(self.path)), self.text()
+        rows = difflib.unified_diff(before.splitlines(), after.splitlines(), str(self.path), str(self.path), lineterm="", n=2)
+        found = "\n".join(rows)
+        for literal in _literals(load.tables(before, str(self.path))) | _literals(self._values):
+            found = found.replace(literal, "***")
+        return re.sub(r"//[^/\s@]*@", "//***@", found)
 
-        Raises ConfigErrors as `check` does, and ConfigError when somebody else changed the file since it was read, and when the
-        disk says no.
-        """
+    def save(self) -> None:
+        """Check it, then `replace` the file. Raises ConfigErrors as `check` does, and ConfigError as `replace` does."""
         self.check()
         content = (b"\xef\xbb\xbf" if self._mark else b"") + self.text().encode()
-        if self.exists and content == self._content:
-            return
-        target = Path(os.path.realpath(self.path))
-        try:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _alone_in(target.parent):
-                self._replace(target, content)
-        except OSError as error:
-            raise ConfigError(f"cannot be saved: {error.strerror or error}; nothing was changed", file=str(self.path)) from None
-        self._content, self.exists = content, True
-
-    # --- the disk ---
-
-    def _replace(self, target: Path, content: bytes) -> None:
-        found = target.exists()
-        if found and not target.is_file():
-            raise ConfigError("is no regular file; expected one that can be replaced", file=str(self.path))
-        there = target.read_bytes() if found else b""
-        if found != self.exists or there != self._content:
-            message = "was changed by somebody else in the meantime; nothing was saved. Look at it, then try again"
-            raise ConfigError(message, file=str(self.path))
-        fresh = target.with_name(f".{target.name}.new")
-        fresh.unlink(missing_ok=True)  # of a process that died
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                if found:
-                    _keep_owner(file.fileno(), target)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(target)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
+        if not self.exists or content != self._content:
+            replace(self.path, self._content if self.exists else None, content)
+            self._content, self.exists = content, True
 
     # --- edits ---
 
@@ -215,8 +186,8 @@ class ConfigFile:
         rows = _rows(self._text)
         blocks = self._blocks(rows)
         at = max((end for path, _, end in blocks if path[:1] == keys[:1]), default=len(rows))
-        block = [*_commented(comment), f"[{'.'.join(map(_key, keys))}]\n"]
-        block += [f"{_key(name)} = {_rendered(inner, len(_key(name)) + 3)}\n" for name, inner in value.items()]
+        block = [*_commented(comment), f"[{'.'.join(map(spelled, keys))}]\n"]
+        block += [f"{spelled(name)} = {rendered(inner, len(spelled(name)) + 3)}\n" for name, inner in value.items()]
         if at and rows[at - 1].strip():
             block.insert(0, "\n")
         if at < len(rows) and rows[at].strip():
@@ -230,7 +201,7 @@ class ConfigFile:
         start, end = places[0]
         first = next((row for row in rows[start + 1 : end] if row.strip() and not row.lstrip().startswith("#")), "")
         indent = first[: len(first) - len(first.lstrip(" \t"))]
-        added = f"{_key(keys[-1])} = {_rendered(value, len(_key(keys[-1])) + 3)}\n"
+        added = f"{spelled(keys[-1])} = {rendered(value, len(spelled(keys[-1])) + 3)}\n"
         block = [*_commented(comment), *_rows(added)]
         return "".join([*rows[:end], *(indent + row for row in block), *rows[end:]])
 
@@ -240,7 +211,7 @@ class ConfigFile:
         table: Any = document
         for key in keys[:-1]:
             table = table[key]
-        table[keys[-1]] = tomlkit.value(_rendered(value, len(_key(keys[-1])) + 3))
+        table[keys[-1]] = tomlkit.value(rendered(value, len(spelled(keys[-1])) + 3))
         return tomlkit.dumps(document)
 
     def _merged(self, value: Any, keys: tuple[str, ...]) -> str:
@@ -251,8 +222,8 @@ class ConfigFile:
             array = array[key]
         if not isinstance(array, Array) or not isinstance(value, list) or "\n" not in array.as_string():
             raise TypeError("no list over several lines")
-        old, new = [_rendered(item) for item in array.unwrap()], [_rendered(item) for item in value]
-        for tag, start, end, first, last in reversed(SequenceMatcher(None, old, new, autojunk=False).get_opcodes()):
+        old, new = [rendered(item) for item in array.unwrap()], [rendered(item) for item in value]
+        for tag, start, end, first, last in reversed(difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()):
             if tag == "equal":
                 continue
             for at in range(start, end) if end - start == last - first else ():
@@ -311,6 +282,62 @@ class ConfigFile:
         return blocks
 
 
+def replace(path: Path, old: bytes | None, new: bytes) -> None:
+    """Put *new* into the file *path* in one step: 0600, in a directory that is made (0700) when there is none. Whatever happens
+    on the way, there is the old file or the new one. A link stays a link; the file it names is replaced.
+
+    Raises ConfigError when the file does not hold *old* any more (None: is not there), and when the disk says no.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone_in(target.parent):
+            found = target.exists()
+            if found and not target.is_file():
+                raise ConfigError("is no regular file; expected one that can be replaced", file=str(path))
+            if (target.read_bytes() if found else None) != old:
+                message = "was changed by somebody else in the meantime; nothing was saved. Look at it, then try again"
+                raise ConfigError(message, file=str(path))
+            _write(target, new, owner=target.stat() if found else None)
+    except OSError as error:
+        raise ConfigError(f"cannot be saved: {error.strerror or error}; nothing was changed", file=str(path)) from None
+
+
+def _write(target: Path, content: bytes, owner: os.stat_result | None) -> None:
+    fresh = target.with_name(f".{target.name}.new")
+    fresh.unlink(missing_ok=True)  # of a process that died
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if owner is not None and owner.st_uid != os.fstat(descriptor).st_uid:
+                try:  # root may edit a service's config; the service must be able to read it afterwards
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+                except PermissionError:
+                    raise ConfigError("belongs to another user; run this as that user", file=str(target)) from None
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        fresh.replace(target)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def _literals(values: dict[str, Any]) -> set[str]:
+    """The secrets that are written where references may stand, and the values of headers."""
+    found: list[Any] = []
+    for table in _tables(values, "providers"):
+        found += table["keys"] if isinstance(table.get("keys"), list) else []
+        found += table["headers"].values() if isinstance(table.get("headers"), dict) else []
+    found += [table.get("key") for table in _tables(values, "consumers")]
+    return {one for one in found if isinstance(one, str) and len(one) > 3 and secrets.is_literal(one)}
+
+
+def _tables(values: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    tables = values.get(name)
+    return [table for table in tables.values() if isinstance(table, dict)] if isinstance(tables, dict) else []
+
+
 def _rows(text: str) -> list[str]:
     """The lines of a text that ends with a newline. (`splitlines` would split at characters that strings may hold.)"""
     return [f"{row}\n" for row in text.split("\n")[:-1]]
@@ -358,17 +385,18 @@ def _pruned(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return dict(sorted(pruned.items()))
 
 
-def _key(name: str) -> str:
+def spelled(name: str) -> str:
+    """A key as TOML has it: quoted where it must be."""
     return name if _BARE.match(name) else str(tomlkit.string(name).as_string())
 
 
-def _rendered(value: Any, indent: int = 0) -> str:
+def rendered(value: Any, indent: int = 0) -> str:
     """*value* in TOML; a list of tables, or one that exceeds the line, one item a line. *indent* is what stands before it."""
     if isinstance(value, dict):
-        pairs = ", ".join(f"{_key(name)} = {_rendered(inner)}" for name, inner in value.items())
+        pairs = ", ".join(f"{spelled(name)} = {rendered(inner)}" for name, inner in value.items())
         return f"{{{pairs}}}" if pairs else "{}"
     if isinstance(value, list):
-        items = [_rendered(item).replace("\n", " ") for item in value]
+        items = [rendered(item).replace("\n", " ") for item in value]
         flat = f"[{', '.join(items)}]"
         if len(items) > 1 and (indent + len(flat) > _WIDE or any(isinstance(item, dict) for item in value)):
             return "[\n" + "".join(f"  {item},\n" for item in items) + "]"
@@ -398,14 +426,3 @@ def _alone_in(directory: Path) -> Iterator[None]:
             pass  # not every file system can
     finally:
         os.close(descriptor)
-
-
-def _keep_owner(descriptor: int, target: Path) -> None:
-    """Root may edit a service's config; the service must be able to read it afterwards. Raises ConfigError when we may not."""
-    there, ours = target.stat(), os.fstat(descriptor)
-    if there.st_uid != ours.st_uid:
-        try:
-            os.fchown(descriptor, there.st_uid, there.st_gid)
-        except PermissionError:
-            raise ConfigError("belongs to another user; run this as that user", file=str(target)) from None
-        os.fchmod(descriptor, stat.S_IRUSR | stat.S_IWUSR)

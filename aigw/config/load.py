@@ -95,19 +95,20 @@ def load_with_notes(path: Path) -> Loaded:
         if path != default_config_path():
             raise ConfigErrors([ConfigError("no such file (--config or $AIGW_CONFIG names it)", file=name)]) from None
         return Loaded(Config(), (), config_hash(Config()), path, exists=False)
-    text = decode(content, name)
-    config, warnings = _parse(text, name)
-    literals = _literals(config)
+    loaded = load_text(decode(content, name), path)
+    literals = _literals(loaded.config)
+    doubt = ""
     if mode & 0o022:
-        warnings.append(ConfigError(f"others may change this file (mode {mode:04o}); run: chmod 600 {name}", file=name))
+        doubt = f"others may change this file (mode {mode:04o}); run: chmod 600 {name}"
     elif mode & 0o044 and literals:
-        warnings.append(
-            ConfigError(
-                f"others may read the secrets in this file (mode {mode:04o}): {_listed(literals)}; run: chmod 600 {name}",
-                file=name,
-            )
-        )
-    return Loaded(config, tuple(map(str, warnings)), config_hash(config), path, exists=True, located=_locator(text, name))
+        doubt = f"others may read the secrets in this file (mode {mode:04o}): {_listed(literals)}; run: chmod 600 {name}"
+    return loaded._replace(warnings=(*loaded.warnings, f"{name}: {doubt}")) if doubt else loaded
+
+
+def load_text(text: str, path: Path) -> Loaded:
+    """As `load_with_notes`, of a *text* that is, or will be, in the file *path*."""
+    config, warnings = _parse(text, str(path))
+    return Loaded(config, tuple(map(str, warnings)), config_hash(config), path, exists=True, located=_locator(text, str(path)))
 
 
 def _locator(text: str, name: str) -> Callable[[ConfigError], ConfigError]:

@@ -421,3 +421,19 @@ def test_the_owner_stays(tmp_path: Path) -> None:
     file.set(2, "server", "port")
     file.save()
     assert (path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (12345, 12346, 0o600)
+
+
+def test_diff(tmp_path: Path) -> None:
+    """What would be saved, with a few lines around it; secrets that stand there are not shown."""
+    path = tmp_path / "config.toml"
+    path.write_text('[providers.a]\nkeys = ["sk-S3CR3T", "env:A"]\nheaders = {x = "hunter2"}\nproxy = "http://u:pass@h:1"\n')
+    file = ConfigFile.read(path)
+    assert file.diff() == ""
+    file.set(["sk-S3CR3T", "env:A", "sk-N3W"], "providers", "a", "keys")
+    assert file.diff() == (
+        f"--- {path}\n+++ {path}\n@@ -1,4 +1,4 @@\n [providers.a]\n"
+        '-keys = ["***", "env:A"]\n+keys = ["***", "env:A", "***"]\n'
+        ' headers = {x = "***"}\n proxy = "http://***@h:1"'
+    )
+    file.save()
+    assert file.diff() == ""
