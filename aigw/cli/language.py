@@ -24,7 +24,7 @@ def is_chinese() -> bool:
 
 
 def is_ascii() -> bool:
-    """Whether nothing but ASCII should be drawn: LANG=C, no locale at all, or one whose encoding is not UTF-8 (and not Chinese)."""
+    """Whether to draw in nothing but ASCII: LANG=C, no locale at all, or one that does not promise UTF-8."""
     return "utf" not in _locale().lower() and not is_chinese()
 
 
