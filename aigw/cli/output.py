@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv as csv_format
 import io
 import json as json_format
@@ -10,10 +11,14 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TextIO
 
+from aigw.cli.language import is_ascii
+
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_UNSAFE_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 CELL_WIDTH = 60
 """Columns of text that a table shows of one value; the whole of it is in --json and --csv."""
 
@@ -46,6 +51,44 @@ def _talk(text: str, colour: str) -> None:
         lines[0] = f"\x1b[{colour}m{head}{separator}\x1b[0m{rest}"
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
+
+
+def part(text: str) -> None:
+    """Data that somebody else wrote, as it arrives: several lines, made safe, without a line break of ours."""
+    sys.stdout.write(readable(text))
+    sys.stdout.flush()
+
+
+def aside(text: str) -> None:
+    """Talk that may be overlooked: dim."""
+    sys.stdout.flush()
+    text = safe(text)
+    sys.stderr.write(f"\x1b[2m{text}\x1b[0m\n" if coloured(sys.stderr) else f"{text}\n")
+    sys.stderr.flush()
+
+
+def waiting(text: str) -> None:
+    """On a terminal: what is waited for, in the line where the next output will be; "" takes it away again."""
+    if drawn(sys.stderr) and sys.stdout.isatty():
+        sys.stdout.flush()
+        sys.stderr.write("\r\x1b[K" + (f"\x1b[2m{safe(text)}\x1b[0m" if text and coloured(sys.stderr) else safe(text)))
+        sys.stderr.flush()
+
+
+def line(prompt: str) -> str:
+    """What somebody types, without its line break; edited with the arrow keys where stdout is a terminal, too. Raises EOFError
+    at the end of input (Ctrl-D)."""
+    sys.stdout.flush()
+    if sys.stdout.isatty():
+        with contextlib.suppress(ImportError):  # some Pythons are built without it; then there are no arrow keys
+            import readline  # noqa: F401 - input() uses it once it is there
+        return input(prompt)
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    typed = sys.stdin.readline()
+    if not typed:
+        raise EOFError
+    return typed.removesuffix("\n")
 
 
 def json(value: Any) -> None:
@@ -148,6 +191,12 @@ def safe(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
+def readable(text: str) -> str:
+    """As `safe`, for text of several lines in any script: newlines and tabs stay, and so does what joins letters and emoji.
+    Carriage returns go: on a terminal they would write over what stands there."""
+    return _UNSAFE_IN_TEXT.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text.replace("\r", ""))
+
+
 def width(text: str) -> int:
     """How many columns a safe text takes: wide East Asian characters take two, combining ones none."""
     if text.isascii():
@@ -182,12 +231,40 @@ def interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def confirm(question: str) -> bool:
-    """Ask on the terminal; only a plain yes is one."""
+def confirm(question: str, *, otherwise: bool = False) -> bool:
+    """Ask on the terminal; only a plain yes is one. *otherwise* is what a bare Enter means; the end of input is a no."""
     sys.stdout.flush()
-    sys.stderr.write(f"{safe(question)} [y/N] ")
+    sys.stderr.write(f"{safe(question)} [{'Y/n' if otherwise else 'y/N'}] ")
     sys.stderr.flush()
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):  # end of input instead of a line
         sys.stderr.write("\n")
-    return answer.strip().lower() in ("y", "yes")
+        return False
+    return answer.strip().lower() in (("y", "yes", "") if otherwise else ("y", "yes"))
+
+
+def line(question: str) -> str:
+    """What is typed behind *question*, without spaces around it. Raises EOFError when there is nobody any more."""
+    sys.stdout.flush()
+    sys.stderr.write(safe(question))
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        sys.stderr.write("\n")
+        if not answer:
+            raise EOFError
+    return answer.strip()
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """Something turns while work is done; where nothing can be drawn, a line says what is done."""
+    if not drawn(sys.stderr):
+        note(text)
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True, highlight=False, emoji=False).status(Text(safe(text)), spinner="line" if is_ascii() else "dots"):
+        yield
