@@ -75,7 +75,7 @@ def waiting(text: str) -> None:
         sys.stderr.flush()
 
 
-def line(prompt: str) -> str:
+def typed(prompt: str) -> str:
     """What somebody types, without its line break; edited with the arrow keys where stdout is a terminal, too. Raises EOFError
     at the end of input (Ctrl-D)."""
     sys.stdout.flush()
@@ -85,10 +85,10 @@ def line(prompt: str) -> str:
         return input(prompt)
     sys.stderr.write(prompt)
     sys.stderr.flush()
-    typed = sys.stdin.readline()
-    if not typed:
+    text = sys.stdin.readline()
+    if not text:
         raise EOFError
-    return typed.removesuffix("\n")
+    return text.removesuffix("\n")
 
 
 def json(value: Any) -> None:
