@@ -10,6 +10,37 @@ clean_python_settings() {
   unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PIP_NO_BINARY PIP_CONSTRAINT PIP_REQUIREMENT
 }
 
+# use_network_settings INDEX_URL CA_FILE: what the user says about the way out, in every spelling that pip, curl and uv read. Call it
+# in a subshell: it is for the downloads alone. Either may be empty: then the environment decides, and pip.conf behind it.
+use_network_settings() {
+  local trusted
+  if [ -n "${HTTP_PROXY:-}" ] && [ -z "${http_proxy:-}" ]; then export http_proxy=$HTTP_PROXY; fi # curl reads only this one
+  if [ -n "$1" ]; then export PIP_INDEX_URL=$1; fi
+  if [ -n "$2" ]; then
+    export PIP_CERT=$2 REQUESTS_CA_BUNDLE=$2 CURL_CA_BUNDLE=$2 SSL_CERT_FILE=$2
+    return
+  fi
+  trusted=${PIP_CERT:-${REQUESTS_CA_BUNDLE:-${CURL_CA_BUNDLE:-${SSL_CERT_FILE:-}}}}
+  if [ -f "$trusted" ]; then
+    # not PIP_CERT, which would win over a pip.conf
+    export REQUESTS_CA_BUNDLE="${REQUESTS_CA_BUNDLE:-$trusted}" CURL_CA_BUNDLE="${CURL_CA_BUNDLE:-$trusted}" SSL_CERT_FILE="${SSL_CERT_FILE:-$trusted}"
+  fi
+}
+
+# usable_ca_file DIR FILE: the absolute path of FILE, which may be relative to DIR, once it is sure that it holds a certificate.
+usable_ca_file() {
+  local file=$2
+  case $file in
+    /*) ;;
+    '~/'*) file="${HOME:-}/${file#'~/'}" ;;
+    *) file="$1/$file" ;;
+  esac
+  [ -r "$file" ] || fail "--ca-file $2: there is no such file, or you may not read it"
+  grep -q -e '-----BEGIN \(TRUSTED \)\{0,1\}CERTIFICATE-----' "$file" 2>/dev/null ||
+    fail "--ca-file $2 holds no certificate; expected PEM text, with a line -----BEGIN CERTIFICATE-----"
+  printf '%s\n' "$file"
+}
+
 # CPython 3.11 to 3.14 (the locked wheels are built for these) with what aigw needs of the standard library.
 fits() {
   "$1" -c 'import sys, ctypes, sqlite3, ssl, venv, zlib
@@ -82,7 +113,10 @@ fill_environment() {
   fi
   "${pip[@]}" --python "$folder/bin/python" install --quiet --disable-pip-version-check --no-input --no-deps \
     --require-hashes --only-binary :all: -r "$lock" || {
-    say "the dependencies could not be installed. Behind a proxy set HTTPS_PROXY; with a mirror set PIP_INDEX_URL."
+    say "the dependencies could not be installed. See above, then:
+  behind a proxy              HTTPS_PROXY=http://[user:password@]host:port bash install.sh
+  with an index of your own   bash install.sh --index-url https://pypi.example/simple
+  a certificate is unknown    bash install.sh --ca-file /etc/ssl/company.pem"
     return 1
   }
 }

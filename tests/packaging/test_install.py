@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import os
 import re
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import time
@@ -20,71 +18,7 @@ import openai
 import pytest
 
 from aigw import __version__
-
-ROOT = Path(__file__).resolve().parents[2]
-PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "NO_PROXY")
-
-
-def copy_checkout(folder: Path) -> Path:
-    """What the installer reads of this checkout, in a place where nobody edits it."""
-    shutil.copytree(ROOT / "aigw", folder / "aigw", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "packaging", folder / "packaging", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("install.sh", "pyproject.toml", "uv.lock"):
-        shutil.copy(ROOT / name, folder)
-    return folder
-
-
-def without_ensurepip(folder: Path) -> str:
-    """A Python that brings no pip, as Debian's without python3-venv."""
-    (folder / "stub").mkdir()
-    (folder / "stub/ensurepip.py").write_text("raise ImportError('not here')")
-    python = folder / "python3"
-    python.write_text(f'#!/bin/sh\nexec env PYTHONPATH={folder}/stub /usr/bin/python3 "$@"\n')
-    python.chmod(0o755)
-    return str(python)
-
-
-class Home:
-    """An empty home directory, whose name would break careless quoting, and the installer in it."""
-
-    def __init__(self, folder: Path, checkout: Path = ROOT) -> None:
-        self.checkout = checkout
-        self.path = folder / "it's my home"
-        self.path.mkdir(parents=True)
-        self.bin = self.path / ".local/bin"
-        self.aigw = self.bin / "aigw"
-        self.environments = self.path / ".local/share/aigw/env"
-        self.config = self.path / ".config/aigw/config.toml"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        self.environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        self.environment |= {"HOME": str(self.path), "PATH": "/usr/bin:/bin"}
-
-    def install(self, *options: str, checkout: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-        command = ["bash", str((checkout or self.checkout) / "install.sh"), *options]
-        environment = self.environment | variables
-        return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=300, check=False)
-
-    def run(self, *arguments: str, cwd: str = "/") -> subprocess.CompletedProcess[str]:
-        command = [str(self.aigw), *arguments]
-        return subprocess.run(command, env=self.environment, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str, str]:
-    """A home where `install.sh --demo` ran, what it printed, and the key in it."""
-    home = Home(tmp_path_factory.mktemp("demo"), copy_checkout(tmp_path_factory.mktemp("checkout")))
-    ran = home.install("--demo", "--port", str(home.port))
-    assert ran.returncode == 0, ran.stderr
-    keys = set(re.findall(r"sk-aigw-[\w-]+", ran.stdout))
-    assert len(keys) == 1, ran.stdout
-    return home, ran.stdout, keys.pop()
+from tests.packaging.home import ROOT, Home, copy_checkout, without_ensurepip
 
 
 def test_the_command_works(demo: tuple[Home, str, str], tmp_path: Path) -> None:
@@ -97,7 +31,7 @@ def test_the_command_works(demo: tuple[Home, str, str], tmp_path: Path) -> None:
 
 def test_what_is_installed_is_what_is_recorded(demo: tuple[Home, str, str]) -> None:
     """Every file of the package has its SHA-256 in RECORD; the environment has no pip and no scripts of others."""
-    (environment,) = demo[0].environments.iterdir()
+    (environment,) = demo[0].installed
     site = next(environment.glob("lib/python3.*/site-packages"))
     (record,) = site.glob("aigw-*.dist-info/RECORD")
     recorded = {row[0]: row[1] for row in csv.reader(record.read_text().splitlines())}
@@ -131,7 +65,7 @@ def test_again(demo: tuple[Home, str, str]) -> None:
     assert "sk-aigw" not in ran.stdout + ran.stderr
     assert "aigw keys create NAME" in ran.stderr
     assert home.config.read_text() == before
-    assert len(list(home.environments.iterdir())) == 1
+    assert len(home.installed) == 1
     assert "installed in" in ran.stderr
 
 
@@ -168,12 +102,15 @@ def test_the_first_call(demo: tuple[Home, str, str]) -> None:
     assert '"requests": 2' in re.sub(r"\s+", " ", home.run("stats", "--json").stdout)
 
 
-def test_upgrade_without_ensurepip(demo: tuple[Home, str, str], tmp_path: Path) -> None:
+def test_upgrade_without_ensurepip(furnished: Home, tmp_path: Path) -> None:
     """A changed checkout replaces the launcher's target, with a Python that brings no pip; the last environment stays for
-    servers that still run from it, older ones go; uninstalling then keeps config and records."""
-    home, _, _ = demo
-    (before,) = home.environments.iterdir()
-    (home.environments / "0.0.1-older").mkdir()
+    servers that still run from it, older ones go, what others put there stays; uninstalling then keeps config and records."""
+    home = furnished
+    assert home.install("--demo").returncode == 0
+    (before,) = home.installed
+    for name in ("0.0.1-older", "lib"):
+        (home.environments / name).mkdir()
+    (home.environments / "0.0.1-older/.made-by-aigw-install").touch()
     checkout = copy_checkout(tmp_path / "checkout")
     main = checkout / "aigw/__init__.py"
     main.write_text(main.read_text().replace(__version__, "9.9.9"))
@@ -181,14 +118,14 @@ def test_upgrade_without_ensurepip(demo: tuple[Home, str, str], tmp_path: Path) 
     assert ran.returncode == 0, ran.stderr
     assert "fetching the pinned one" in ran.stderr
     assert home.run("--version").stdout == "aigw 9.9.9\n"
-    environments = set(home.environments.iterdir())
-    assert len(environments) == 2
-    assert before in environments
+    environments = {path.name for path in home.installed}
+    assert len(environments) == 3
+    assert {before.name, "lib"} < environments  # lib is somebody else's
 
     removed = home.install("--uninstall")
     assert removed.returncode == 0, removed.stderr
     assert not home.aigw.exists()
-    assert not home.environments.exists()
+    assert [path.name for path in home.environments.iterdir()] == ["lib"]
     assert home.config.exists()
     assert str(home.config) in removed.stderr
     assert list(home.environments.parent.glob("aigw.db"))
@@ -202,7 +139,7 @@ def test_a_failed_installation_changes_nothing(home: Home, tmp_path: Path) -> No
     assert ran.returncode == 1
     assert "could not fetch pip: 127.0.0.1" in ran.stderr
     assert "nothing was changed" in ran.stderr
-    assert list(home.environments.iterdir()) == []
+    assert home.installed == []
     assert not home.aigw.exists()
 
 
