@@ -1,9 +1,14 @@
-"""`aigw config`: the config file. `check` says what is wrong with it, or what it means."""
+"""`aigw config`: the config file. Where it is, what is wrong with it, what it means, and a safe way to edit it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,37 +19,93 @@ from aigw.cli.output import Column
 from aigw.errors import ConfigError
 
 if TYPE_CHECKING:
+    from aigw.cli.names import Names
     from aigw.config.load import Loaded
     from aigw.config.schema import RouteTarget
     from aigw.routing.table import Shadowed
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The config file: check it.")
+EDITORS = ("editor", "nano", "vim", "vi")
+"""Tried in this order where neither $VISUAL nor $EDITOR is set; the first is Debian's name for the user's choice."""
+
+EMPTY = """\
+# The config of aigw. Save, and it is checked; what cannot be served is not taken over.
+
+# [providers.openai]                  # a name of the catalog, or your own with a base_url
+# keys = ["env:OPENAI_API_KEY"]       # or "file:~/.keys/openai"; several are a pool
+"""
+"""What an editor shows where there is no config yet."""
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The config file: check, show and edit it.")
 
 
-@app.callback()
+@app.callback(
+    epilog="""\b
+Examples:
+  aigw config path
+  aigw config check
+  aigw config edit
+"""
+)
 def config() -> None:
-    """The config file: check it."""
+    """The config file: check, show and edit it."""
+
+
+# ---- path
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  aigw config path
+  cp "$(aigw config path)" backup.toml
+"""
+)
+def path(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Print where the config file is (standard output), and why there (standard error)."""
+    where = locations(context)
+    place = where.config_path()
+    source = "--config" if where.config else "$AIGW_CONFIG" if os.environ.get("AIGW_CONFIG") else "the default place"
+    if as_json:
+        output.json({"path": str(place), "source": source, "exists": place.exists()})
+        return
+    output.data(output.safe(str(place)))
+    output.note(f"from {source}" if source != "the default place" else source)
+    if not place.exists():
+        output.note("There is no such file yet: 'aigw init' or 'aigw config edit' makes it.")
+
+
+# ---- check
 
 
 @app.command(
     epilog="""\b
 Examples:
   aigw config check
-  aigw config check --config ./aigw.toml --json
+  aigw config check deploy/aigw.toml          in CI, without any secret
+  aigw config check --secrets --json
 """
 )
 def check(
     context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Instead of --config.", show_default=False)] = None,
+    need_secrets: Annotated[
+        bool, typer.Option("--secrets", help="A secret that cannot be looked up here is an error, not a warning.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say what is wrong with it, or what it means.
 
-    It is read as `serve` reads it; every secret is looked up and none is shown. Exit code 0 when it can be served, 2 when
-    not: every problem is listed with file, line and key.
+    It is read as `serve` reads it; secrets are looked up and none is shown. Exit code 0 when it can be served, 2 when not:
+    every problem is listed with file, line and key. Nothing is sent anywhere.
     """
     where = locations(context)
+    if file is not None:
+        where.config = str(file)
     try:
-        found = _checked(where)
+        names = _names(where, need_secrets=need_secrets)
     except ConfigError as error:
         problems = getattr(error, "problems", (error,))
         if as_json:
@@ -53,33 +114,34 @@ def check(
             for problem in problems:
                 output.fail(str(problem))
         raise typer.Exit(2) from None
+    found = _meaning(names)
     if as_json:
         output.json(found)
     else:
         _say(found)
 
 
-def _checked(where: Locations) -> dict[str, Any]:
-    """What the config means, as plain values. Raises ConfigError."""
-    from aigw.config.load import load_with_notes
-    from aigw.gateway import Build, claimant, models_url
-    from aigw.routing.live_models import LiveModels
-    from aigw.routing.table import Table
+def _names(where: Locations, *, need_secrets: bool) -> Names:
+    from aigw.cli import names
+    from aigw.config.load import ConfigErrors
 
-    loaded = load_with_notes(where.config_path())
-    built = Build(loaded, os.environ)
-    table = Table(loaded.config.routes, [claimant(loaded.config, provider) for provider in built.providers.values()])
-    remembered = LiveModels(where.data_path() / "models")  # what a server that ran here has heard from its providers
-    for name, provider in built.providers.items():
-        table.set_live(name, remembered.load(name, models_url(provider)))
-    kinds = {name: provider.kind for name, provider in built.providers.items()}
+    found = names.read(where)
+    if need_secrets and found.missing:
+        raise ConfigErrors(sorted(found.missing, key=lambda problem: problem.line or 0))
+    return found
+
+
+def _meaning(names: Names) -> dict[str, Any]:
+    """What the config means, as plain values."""
+    loaded = names.loaded
     return {
         "ok": True,
         "file": str(loaded.path),
         "exists": loaded.exists,
         "hash": loaded.hash,
         "warnings": list(loaded.warnings),
-        "providers": _providers(loaded, kinds),
+        "missing": [_problem(one) for one in names.missing],
+        "providers": _providers(loaded, {name: provider.kind for name, provider in names.providers.items()}),
         "routes": [
             {
                 "name": name,
@@ -88,7 +150,7 @@ def _checked(where: Locations) -> dict[str, Any]:
             }
             for name, route in loaded.config.routes.items()
         ],
-        "shadowed": _grouped(table.shadowed()),
+        "shadowed": _grouped(names.table.shadowed()),
     }
 
 
@@ -122,6 +184,9 @@ def _grouped(shadowed: Iterable[Shadowed]) -> list[dict[str, Any]]:
 def _say(found: dict[str, Any]) -> None:
     for warning in found["warnings"]:
         output.warn(warning)
+    missing = found["missing"]
+    for one in missing:
+        output.warn(str(ConfigError(one["message"], file=one["file"], line=one["line"], key=one["key"])))
     providers, routes = found["providers"], found["routes"]
     if providers:
         output.table(
@@ -143,8 +208,10 @@ def _say(found: dict[str, Any]) -> None:
         )
     if not found["exists"]:
         output.note(f"no config file at {found['file']}: the defaults hold, and no provider is configured")
-    else:
-        output.note(f"{found['file']} is fine: {_count(len(providers), 'provider')}, {_count(len(routes), 'route')}")
+        return
+    output.note(f"{found['file']} is fine: {_count(len(providers), 'provider')}, {_count(len(routes), 'route')}")
+    if missing:
+        output.note(f"{_count(len(missing), 'secret')} not found here; a server needs them (--secrets makes that an error)")
 
 
 def _weighted(targets: list[dict[str, Any]]) -> str:
@@ -156,3 +223,181 @@ def _weighted(targets: list[dict[str, Any]]) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+# ---- show
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  aigw config show
+  aigw config show --json | jq .config.server
+"""
+)
+def show(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; with everything that is unset.")] = False,
+) -> None:
+    """The config as it holds: what is written and every default. References to secrets are shown, secrets are not."""
+    from aigw.config.edit import ConfigFile
+    from aigw.config.load import load_with_notes, public
+
+    loaded = load_with_notes(locations(context).config_path())
+    written = ConfigFile.read(loaded.path).get() if loaded.exists else {}
+    values = public(loaded.config)
+    if as_json:
+        defaults = [".".join(key) for key in _defaults(values, written)]
+        output.json(
+            {"file": str(loaded.path), "exists": loaded.exists, "hash": loaded.hash, "config": values, "defaults": defaults}
+        )
+        return
+    if not loaded.exists:
+        output.note(f"no config file at {loaded.path}: all of this is defaults")
+    lines = list(_toml(values, written))
+    output.data("\n".join(map(output.safe, "\n".join(lines).strip().split("\n"))))
+
+
+def _defaults(values: Mapping[str, Any], written: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The keys of tables that nobody wrote."""
+    for table, found in values.items():
+        named = found.items() if table in NAMED else [("", found)]
+        for name, fields in named:
+            there = written.get(table, {}).get(name, {}) if name else written.get(table, {})
+            yield from ((table, *([name] if name else []), field) for field in fields if field not in there)
+
+
+NAMED = ("providers", "routes", "consumers", "prices")
+"""Tables whose keys are names that the operator gives."""
+
+
+def _toml(values: Mapping[str, Any], written: Mapping[str, Any]) -> Iterator[str]:
+    from aigw.config.edit import rendered, spelled
+
+    unwritten = set(_defaults(values, written))
+    for table, found in values.items():
+        for name, fields in found.items() if table in NAMED else [("", found)]:
+            keys = (table, name) if name else (table,)
+            rows = []
+            for field, value in fields.items():
+                default = (*keys, field) in unwritten
+                if value is None or (default and not value and not isinstance(value, bool | int | float)):
+                    continue  # unset, and nothing to see
+                rows.append(f"{field} = {rendered(_set(value), len(field) + 3)}{'  # default' if default else ''}")
+            if rows or name:
+                yield "\n".join(["", f"[{'.'.join(map(spelled, keys))}]", *rows])
+
+
+def _set(value: Any) -> Any:
+    """*value* without what is unset in it; TOML has no null."""
+    if isinstance(value, dict):
+        return {name: _set(inner) for name, inner in value.items() if inner is not None}
+    return [_set(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+# ---- edit
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  aigw config edit
+  EDITOR="code --wait" aigw config edit
+"""
+)
+def edit(context: typer.Context) -> None:
+    """Open it in $VISUAL or $EDITOR. Only what can be served replaces it; a running server takes it over at once.
+
+    You edit a copy. When something is wrong with it, every problem is shown with its line, and you may go back to the editor or
+    drop the change.
+    """
+    from aigw.cli import running
+    from aigw.config.load import read
+
+    where = locations(context)
+    place = where.config_path()
+    editor = _editor()
+    try:
+        old: bytes | None = read(place)[0]
+    except FileNotFoundError:
+        old = None
+    shown = EMPTY.encode() if old is None else old
+    folder = Path(os.path.realpath(place)).parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private = Path(tempfile.mkdtemp(prefix=".edit-", dir=folder))  # 0700, beside the config: it may hold secrets
+    copy = private / "config.toml"
+    copy.write_bytes(shown)
+    copy.chmod(0o600)
+    try:
+        saved = _edited(where, editor, copy, shown, old)
+    except (ConfigError, OSError, KeyboardInterrupt):
+        output.note(f"Your text is kept in {copy}")
+        raise
+    except BaseException:
+        shutil.rmtree(private, ignore_errors=True)
+        raise
+    shutil.rmtree(private, ignore_errors=True)
+    if saved and not running.tell(where):
+        raise typer.Exit(1)
+
+
+def _edited(where: Locations, editor: list[str], copy: Path, shown: bytes, old: bytes | None) -> bool:
+    """Edit until it is saved (True), or left as it was. Exits when the editor fails (1) and when the change is dropped (2)."""
+    from aigw.config.edit import replace
+
+    place = where.config_path()
+    while True:
+        try:
+            code = subprocess.call([*editor, str(copy)])  # noqa: S603 - the user's own editor
+        except OSError as error:
+            output.fail(f"{editor[0]}: {error.strerror}; set $EDITOR to the editor you like")
+            raise typer.Exit(1) from None
+        if code:
+            output.fail(f"{editor[0]} ended with exit code {code}; nothing was changed")
+            raise typer.Exit(1)
+        content = copy.read_bytes()
+        if content == shown:
+            output.note("Nothing was changed.")
+            return False
+        problems = _problems_of(content, where)
+        if not problems:
+            replace(place, old, content)
+            output.note(f"Saved {place}")
+            return True
+        for problem in problems:
+            output.fail(str(problem))
+        if not output.interactive() or not output.confirm("Go back to the editor? (no drops the change)", otherwise=True):
+            output.note(f"Dropped: {place} is as it was.")
+            raise typer.Exit(2)
+
+
+def _problems_of(content: bytes, where: Locations) -> list[ConfigError]:
+    """What is wrong with the text of an editor; warnings are said."""
+    from aigw.cli import names
+    from aigw.config.load import decode, load_text
+
+    place = where.config_path()
+    try:
+        found = names.understood(load_text(decode(content, str(place)), place), where.data_path())
+    except ConfigError as error:
+        return list(getattr(error, "problems", (error,)))
+    for warning in (*found.loaded.warnings, *map(str, found.missing)):
+        output.warn(warning)
+    return []
+
+
+def _editor() -> list[str]:
+    """The user's editor as a command line. Exits with 1 when there is none."""
+    for variable in ("VISUAL", "EDITOR"):
+        text = os.environ.get(variable, "").strip()
+        if text:
+            try:
+                return shlex.split(text)
+            except ValueError:
+                output.fail(f"${variable} cannot be read as a command: a quote is not closed")
+                raise typer.Exit(1) from None
+    for name in EDITORS:
+        if output.interactive() and shutil.which(name):
+            return [name]
+    output.fail("no editor: set $EDITOR to the one you like" if output.interactive() else "no terminal, and $EDITOR is not set")
+    raise typer.Exit(1)

@@ -1,9 +1,15 @@
-"""`aigw config check`, as a person and as a program sees it."""
+"""`aigw config`, as a person and as a program sees it."""
 
 from __future__ import annotations
 
 import json
+import re
+import stat
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pexpect
 
 if TYPE_CHECKING:
     from conftest import CommandLine
@@ -58,6 +64,7 @@ def test_the_same_for_programs(aigw: CommandLine) -> None:
         "ok": True,
         "file": str(aigw.config),
         "exists": True,
+        "missing": [],
         "providers": [
             {"name": "moonshot", "kind": "moonshot", "base_url": "https://api.moonshot.cn/v1", "keys": 1},
             {"name": "moonshot-intl", "kind": "moonshot-intl", "base_url": "https://api.moonshot.ai/v1", "keys": 2},
@@ -91,18 +98,47 @@ def test_a_config_that_is_wrong(aigw: CommandLine) -> None:
 
 
 def test_secrets_that_are_missing(aigw: CommandLine) -> None:
-    """Each missing variable and file by its place, once; what a literal holds is never shown."""
+    """Without its secrets (CI) a config can be fine: each missing one is a warning with its place; with --secrets an error."""
     aigw.config.write_text(
-        '[providers.openai]\nkeys = [\n  "env:NO_KEY",\n  "file:/no/file",\n]\n[consumers."a b"]\nkey = "sk-S3CR3T x"\n'
+        '[providers.openai]\nkeys = [\n  "env:NO_KEY",\n  "file:/no/file",\n]\n[consumers.a]\nkey = "env:NO_CI"\n'
     )
+    aigw.config.chmod(0o600)
+    problems = [
+        f"{aigw.config}:3: providers.openai.keys[0]: the environment variable NO_KEY is not set\n",
+        f'{aigw.config}:4: providers.openai.keys[1]: cannot read "/no/file": No such file or directory\n',
+        f"{aigw.config}:7: consumers.a.key: the environment variable NO_CI is not set\n",
+    ]
+    done = aigw("config", "check")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "".join(f"warning: {problem}" for problem in problems) + f"{aigw.config} is fine: 1 provider, 0 routes\n"
+        "3 secrets not found here; a server needs them (--secrets makes that an error)\n"
+    )
+    assert [one["line"] for one in json.loads(aigw("config", "check", "--json").stdout)["missing"]] == [3, 4, 7]
+    done = aigw("config", "check", "--secrets")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "".join(f"error: {problem}" for problem in problems)
+    done = aigw("config", "check", "--secrets", "--json")
+    assert done.returncode == 2
+    assert [one["line"] for one in json.loads(done.stdout)["problems"]] == [3, 4, 7]
+
+
+def test_secrets_that_are_wrong(aigw: CommandLine) -> None:
+    """What no machine could send is an error everywhere; what a literal holds is never shown."""
+    aigw.config.write_text('[consumers."a b"]\nkey = "sk-S3CR3T x"\n')
     done = aigw("config", "check")
     assert done.stderr == (
-        f"error: {aigw.config}:3: providers.openai.keys[0]: the environment variable NO_KEY is not set\n"
-        f'error: {aigw.config}:4: providers.openai.keys[1]: cannot read "/no/file": No such file or directory\n'
-        f"error: {aigw.config}:7: consumers.a b.key: the value holds white space (character 10 of 11); "
+        f"error: {aigw.config}:2: consumers.a b.key: the value holds white space (character 10 of 11); "
         "was it copied whole and alone?\n"
     )
     assert done.returncode == 2
+
+
+def test_check_another_file(aigw: CommandLine) -> None:
+    """`check FILE` is `check --config FILE`."""
+    (aigw.folder / "other.toml").write_text("[server]\nprot = 1\n")
+    done = aigw("config", "check", "other.toml")
+    assert (done.returncode, done.stderr) == (2, 'error: other.toml:2: server.prot: unknown key; did you mean "port"?\n')
 
 
 def test_a_kind_that_nobody_knows(aigw: CommandLine) -> None:
@@ -144,3 +180,162 @@ def test_models_that_were_heard_of_count(aigw: CommandLine) -> None:
     url = models_url(compatible.build("one", config.providers["one"], config.upstream, []))
     LiveModels(aigw.data_dir / "models").save("one", url, ["m"], 0.0)
     assert "m: goes to one, not to two; the first one in the file wins\n" in aigw("config", "check").stderr
+
+
+# ---- path
+
+
+def test_path(aigw: CommandLine) -> None:
+    """The path alone on stdout, the reason on stderr; a file that is not there is said to be so."""
+    done = aigw("config", "path")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{aigw.config}\n", "from $AIGW_CONFIG\n")
+    done = aigw("config", "path", "--config", "x.toml")
+    assert done.stdout == "x.toml\n"
+    assert done.stderr.startswith("from --config\nThere is no such file yet")
+    done = aigw("config", "path", AIGW_CONFIG="")
+    assert done.stdout == f"{aigw.folder}/.config/aigw/config.toml\n"
+    assert done.stderr.startswith("the default place\n")
+    found = json.loads(aigw("config", "path", "--json").stdout)
+    assert found == {"path": str(aigw.config), "source": "$AIGW_CONFIG", "exists": True}
+
+
+# ---- show
+
+
+def test_show(aigw: CommandLine) -> None:
+    """Everything that holds, defaults marked, secrets masked; what is shown is a config again that means the same."""
+    aigw.config.write_text(
+        FINE + '[server]\nport = 9000\n[providers.local.headers]\nx = "hunter2"\n[upstream]\nproxy = "http://u:hunter2@h:1"\n'
+    )
+    done = aigw("config", "show")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '\n[server]\nhost = "127.0.0.1"  # default\nport = 9000\n' in f"\n{done.stdout}"
+    assert '\n[providers.moonshot-intl]\nkeys = ["env:KIMI_KEY", "***"]\nlist_models = true  # default\n' in done.stdout
+    assert '  {provider = "local", model = "qwen", weight = 10},\n' in done.stdout
+    assert not any(secret in done.stdout for secret in ("S3CR3T", "hunter2"))
+    shown = tomllib.loads(done.stdout)
+    assert list(shown["providers"]) == ["moonshot", "moonshot-intl", "local"]
+    (aigw.folder / "shown.toml").write_text(done.stdout)
+    assert aigw("config", "check", "shown.toml").returncode == 0
+
+
+def test_show_for_programs(aigw: CommandLine) -> None:
+    """The whole config with what is unset, and which keys nobody wrote."""
+    aigw.config.write_text(FINE)
+    done = aigw("config", "show", "--json")
+    found = json.loads(done.stdout)
+    assert "S3CR3T" not in done.stdout
+    assert found["config"]["admin"]["port"] is None
+    assert found["config"]["providers"]["local"]["base_url"] == "http://127.0.0.1:8000/v1"
+    assert "server.port" in found["defaults"]
+    assert "providers.moonshot.list_models" in found["defaults"]
+    assert "providers.moonshot.keys" not in found["defaults"]
+
+
+# ---- edit
+
+
+def editor(aigw: CommandLine, script: str) -> str:
+    """An $EDITOR that runs *script* with the file in $1; calls are counted in the file `calls`."""
+    path = aigw.folder / "editor"
+    path.write_text(f"#!/bin/sh\necho call >> {aigw.folder}/calls\n{script}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+def beside(aigw: CommandLine) -> set[str]:
+    return {path.name for path in aigw.folder.iterdir()} - {"editor", "calls", "seen"}
+
+
+def test_edit(aigw: CommandLine) -> None:
+    """What the editor saved replaces the file, 0600; the editor sees a private copy under a .toml name; nothing is left."""
+    aigw.config.write_text("# mine\n[server]\nport = 9000\n")
+    done = aigw("config", "edit", EDITOR=editor(aigw, 'stat -c %a "$1" "$(dirname "$1")" > seen; sed -i s/9000/9001/ "$1"'))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"Saved {aigw.config}\nNo server runs here; 'aigw serve' will read it.\n"
+    assert aigw.config.read_text() == "# mine\n[server]\nport = 9001\n"
+    assert stat.S_IMODE(aigw.config.stat().st_mode) == 0o600
+    assert (aigw.folder / "seen").read_text() == "600\n700\n"
+    assert beside(aigw) == {"config.toml"}
+    done = aigw("config", "edit", EDITOR="true")
+    assert (done.returncode, done.stderr) == (0, "Nothing was changed.\n")
+    done = aigw("config", "edit", EDITOR="false")
+    assert (done.returncode, done.stderr) == (1, "error: false ended with exit code 1; nothing was changed\n")
+    done = aigw("config", "edit", VISUAL="/no/such/editor --wait", EDITOR="true")
+    assert done.returncode == 1
+    assert done.stderr == "error: /no/such/editor: No such file or directory; set $EDITOR to the editor you like\n"
+    done = aigw("config", "edit")
+    assert (done.returncode, done.stderr) == (1, "error: no terminal, and $EDITOR is not set\n")
+    assert beside(aigw) == {"config.toml"}
+
+
+def test_edit_a_new_one(aigw: CommandLine) -> None:
+    """Where there is no config yet the editor shows a beginning; left alone, no file is made."""
+    new = aigw.folder / "new" / "config.toml"
+    done = aigw("config", "edit", AIGW_CONFIG=str(new), EDITOR=editor(aigw, 'cat "$1" > seen'))
+    assert (done.returncode, done.stderr, new.exists()) == (0, "Nothing was changed.\n", False)
+    assert "# [providers.openai]" in (aigw.folder / "seen").read_text()
+    done = aigw("config", "edit", AIGW_CONFIG=str(new), EDITOR=editor(aigw, "printf '[server]\\nport = 1\\n' > \"$1\""))
+    assert (done.returncode, new.read_text()) == (0, "[server]\nport = 1\n")
+    assert stat.S_IMODE(new.parent.stat().st_mode) == 0o700
+
+
+def test_edit_mends_what_is_broken(aigw: CommandLine) -> None:
+    """A file that is no TOML can be edited: that is what one wants to do with it."""
+    aigw.config.write_text("[server\n")
+    assert aigw("config", "edit", EDITOR=editor(aigw, 'echo "[server]" > "$1"')).returncode == 0
+    assert aigw.config.read_text() == "[server]\n"
+
+
+def test_edit_without_a_terminal_drops_what_is_wrong(aigw: CommandLine) -> None:
+    """Every problem with file and line, exit code 2, the old file untouched."""
+    aigw.config.write_text("[server]\nport = 9000\n")
+    done = aigw("config", "edit", EDITOR=editor(aigw, 'printf "prot = 1\\n[providers.opnai]\\n" >> "$1"'))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f'error: {aigw.config}:3: server.prot: unknown key; did you mean "port"?\nDropped: {aigw.config} is as it was.\n'
+    )
+    assert aigw.config.read_text() == "[server]\nport = 9000\n"
+    done = aigw("config", "edit", EDITOR=editor(aigw, 'printf "[providers.opnai]\\n" >> "$1"'))
+    assert f"error: {aigw.config}:3: providers.opnai: no provider of this name is known; did you mean 'openai'" in done.stderr
+    assert beside(aigw) == {"config.toml"}
+
+
+def test_edit_again(aigw: CommandLine) -> None:
+    """In a terminal one goes back to the editor, to the same text, until it is right; or says no."""
+    aigw.config.write_text("[server]\nport = 9000\n")
+    script = 'if grep -q prot "$1"; then sed -i s/prot/port/ "$1"; else sed -i "s/port = 9000/prot = 1/" "$1"; fi'
+    terminal = aigw.terminal("config", "edit", EDITOR=editor(aigw, script))
+    terminal.expect_exact('server.prot: unknown key; did you mean "port"?')
+    terminal.expect_exact("Go back to the editor? (no drops the change) [Y/n] ")
+    terminal.sendline("")
+    terminal.expect_exact(f"Saved {aigw.config}")
+    terminal.expect(pexpect.EOF)
+    assert aigw.config.read_text() == "[server]\nport = 1\n"
+    assert (aigw.folder / "calls").read_text() == "call\n" * 2
+    for answer in ("n\n", "\x04"):
+        terminal = aigw.terminal("config", "edit", EDITOR=editor(aigw, 'echo "prot = 1" >> "$1"'))
+        terminal.expect_exact("[Y/n] ")
+        terminal.send(answer)
+        terminal.expect_exact(f"Dropped: {aigw.config} is as it was.")
+        terminal.expect(pexpect.EOF)
+        terminal.close()
+        assert terminal.exitstatus == 2
+    assert beside(aigw) == {"config.toml"}
+
+
+def test_edit_loses_nothing(aigw: CommandLine) -> None:
+    """When somebody else saved meanwhile, or Ctrl-C comes, the text is kept and the place is said."""
+    aigw.config.write_text("[server]\nport = 9000\n")
+    done = aigw("config", "edit", EDITOR=editor(aigw, f'echo "# theirs" > {aigw.config}; echo "# ours" >> "$1"'))
+    assert done.returncode == 2
+    assert "was changed by somebody else in the meantime; nothing was saved" in done.stderr
+    assert aigw.config.read_text() == "# theirs\n"
+    kept = Path(re.findall(r"Your text is kept in (.*)", done.stderr)[0])
+    assert kept.read_text() == "[server]\nport = 9000\n# ours\n"
+    terminal = aigw.terminal("config", "edit", EDITOR=editor(aigw, 'echo "prot = 1" > "$1"'))
+    terminal.expect_exact("[Y/n] ")
+    terminal.sendintr()
+    terminal.expect_exact("Your text is kept in ")
+    terminal.expect(pexpect.EOF)
+    assert aigw.config.read_text() == "# theirs\n"

@@ -1,0 +1,148 @@
+"""Which names work with a config, and where each goes: decided by the code that the server decides with.
+
+Nobody is asked: models that a server heard of come from the data directory. Secrets that are not here (a variable that only the
+server has, a file of its user) are no reason not to know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import msgspec
+
+from aigw.config import schema, secrets
+from aigw.config.load import Loaded, load_with_notes
+from aigw.errors import ConfigError
+from aigw.exchange import Usage
+
+if TYPE_CHECKING:
+    from aigw.cli.locations import Locations
+    from aigw.deployment import Route
+    from aigw.metering.prices import PriceBook
+    from aigw.providers.base import Provider
+    from aigw.routing.table import Table
+
+T = TypeVar("T", schema.Provider, schema.Upstream)
+
+NOT_HERE = "not-here"
+"""Stands for a key that cannot be looked up on this machine. It is never sent anywhere."""
+
+REASONS = {
+    "route": "a route of that name",
+    "provider/model": "the provider's name stands in front",
+    "pattern": "the most specific pattern route",
+    "live": "the provider lists it",
+    "catalog": "the beginning of the name",
+}
+"""Why a name goes where it goes (`Route.source`), in the order in which it is looked for."""
+
+
+class Names(NamedTuple):
+    """A config as a server would have it."""
+
+    loaded: Loaded
+    missing: list[ConfigError]  # references that do not resolve on this machine
+    providers: Mapping[str, Provider]
+    table: Table
+    listed: Mapping[str, list[str]]  # provider -> the models it says it has: `models` of the config, then those heard of
+
+    def others(self, name: str, route: Route) -> list[str]:
+        """The providers that list *name* too, and do not get it."""
+        given = {target.provider for target in (*route.targets, *route.fallback)}
+        return [provider for provider, models in self.listed.items() if name in models and provider not in given]
+
+    def prices(self) -> PriceBook:
+        """What models cost at these providers."""
+        from aigw.metering.prices import PriceBook
+
+        return PriceBook(self.loaded.config.prices, {name: one.price_id for name, one in self.providers.items()})
+
+
+def read(where: Locations) -> Names:
+    """The names of the config that *where* means. Raises ConfigError."""
+    return understood(load_with_notes(where.config_path()), where.data_path())
+
+
+def understood(loaded: Loaded, data_dir: Path, environment: Mapping[str, str] | None = None) -> Names:
+    """The names of *loaded*. *environment* replaces the process's own. Raises ConfigErrors with all that is wrong besides
+    missing secrets."""
+    from aigw.gateway import Build, claimant, models_url
+    from aigw.routing.live_models import LiveModels
+    from aigw.routing.table import Table
+
+    environment = os.environ if environment is None else environment
+    config, missing = _without_missing(loaded.config, environment)
+    built = Build(loaded._replace(config=config), environment)
+    table = Table(config.routes, [claimant(config, provider) for provider in built.providers.values()])
+    remembered = LiveModels(data_dir / "models")  # what a server that ran here has heard from its providers
+    listed = {}
+    for name, provider in built.providers.items():
+        live = remembered.load(name, models_url(provider))
+        table.set_live(name, live)
+        listed[name] = list(dict.fromkeys([*config.providers[name].models, *live]))
+    return Names(loaded, [loaded.located(problem) for problem in missing], built.providers, table, listed)
+
+
+def per_million(book: PriceBook, provider: str, model: str, at: float) -> dict[str, float | str] | None:
+    """What a million tokens of *model* cost at *provider* (name in the config) at the moment *at*: `input`, `output` and
+    `cached` where they are known, the `currency`, and who says so (`source`). None when nothing is known. Where prices
+    depend on the length of the prompt, those of a short one."""
+    usages = {"input": Usage(input=1000), "output": Usage(output=1000), "cached": Usage(input=1000, cached=1000)}
+    base = book.price(provider, (model,), Usage(), at)
+    if base is None:
+        return None
+    found: dict[str, float | str] = {}
+    for part, usage in usages.items():
+        cost = book.price(provider, (model,), usage, at)
+        if cost is not None:
+            found[part] = (cost.nano - base.nano) / 1e6  # nano-units of a thousand -> units of a million
+    return {**found, "currency": base.currency, "source": base.source} if found else None
+
+
+def _without_missing(config: schema.Config, environment: Mapping[str, str]) -> tuple[schema.Config, list[ConfigError]]:
+    """*config* with something else in place of the references that do not resolve, and a complaint for each of those."""
+    missing: list[ConfigError] = []
+
+    def is_missing(reference: str | None, key: str) -> bool:
+        if reference is None or not _absent(reference, environment):
+            return False
+        try:
+            secrets.resolve(reference, key=key, environment=environment)
+        except ConfigError as error:
+            missing.append(error)
+            return True
+        return False
+
+    def without_proxy(table: T, place: str) -> T:
+        return msgspec.structs.replace(table, proxy=None) if is_missing(table.proxy, f"{place}.proxy") else table
+
+    providers = {}
+    upstream = without_proxy(config.upstream, "upstream")
+    for name, provider in config.providers.items():
+        place = f"providers.{name}"
+        keys = tuple(NOT_HERE if is_missing(key, f"{place}.keys[{index}]") else key for index, key in enumerate(provider.keys))
+        providers[name] = without_proxy(msgspec.structs.replace(provider, keys=keys), place)
+    consumers = {}
+    for name, consumer in config.consumers.items():
+        if is_missing(consumer.key, f"consumers.{name}.key"):
+            digest = hashlib.sha256(name.encode()).hexdigest()
+            consumers[name] = msgspec.structs.replace(consumer, key=f"sha256:{digest}")
+        else:
+            consumers[name] = consumer
+    return msgspec.structs.replace(config, upstream=upstream, providers=providers, consumers=consumers), missing
+
+
+def _absent(reference: str, environment: Mapping[str, str]) -> bool:
+    """A variable that is not set or empty, a file that is not there or not ours to read. Anything else that is wrong with a
+    reference (no name of a variable, a file that others may write) is wrong everywhere."""
+    scheme, _, rest = reference.partition(":")
+    if scheme == "env":
+        return rest.isidentifier() and not environment.get(rest)
+    if scheme == "file" and "\0" not in rest:
+        path = Path(os.path.expanduser(rest))  # noqa: PTH111 - unlike Path's, leaves an unknown ~user as it is
+        return path.is_absolute() and not os.access(path, os.R_OK)
+    return False
