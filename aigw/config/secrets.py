@@ -201,7 +201,7 @@ def keep(directory: Path, name: str, value: str) -> str:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return f"file:{_tilde(path)}"
+    return f"file:{tilde(path)}"
 
 
 def forget(directory: Path, reference: str) -> bool:
@@ -215,7 +215,8 @@ def forget(directory: Path, reference: str) -> bool:
     return True
 
 
-def _tilde(path: Path) -> str:
+def tilde(path: Path) -> str:
+    """*path* as people write it: with ~ for their home."""
     home = os.path.expanduser("~")  # noqa: PTH111 - "~" itself when nobody knows
     inside = len(home) > 1 and path.is_relative_to(home)
     return f"~/{path.relative_to(home)}" if inside else str(path)
