@@ -54,6 +54,10 @@ class Addresses:
         url = self._moved(row.models_url)
         return url if url or row.protocol != "openai" else self._given + "/models"
 
+    def key_check(self) -> str:
+        """The URL whose answer tells a good key from a bad one, where that is not the list of models; else ""."""
+        return self._moved(self._row.key_check)
+
     def _openai_surface(self) -> str:
         row = self._row
         if self._given and row.openai_surface == row.base_url:

@@ -17,6 +17,29 @@ from aigw.errors import ConfigError
 FILE = Path(__file__).with_name("catalog.toml")
 _HEADING = re.compile(r"^\[([a-z0-9-]+)\]$", re.MULTILINE)
 
+QUIRKS = {
+    "anthropic-coding-plan-only": "its Anthropic API is for keys of its coding plan only",
+    "anthropic-url-inferred": "the address of its Anthropic API was concluded from its siblings', not read",
+    "echo-reasoning": "in thinking mode every assistant message sent back must carry its reasoning_content",
+    "echo-thought-signature": "Gemini 3 and later want thought signatures back with function calls, or answer 400",
+    "editor-headers": "wants the headers of an editor",
+    "error-in-200": "reports some errors with status 200",
+    "first-system-block": "wants Claude Code's own words as the first block of the system prompt",
+    "key-per-model": "has a key of its own for each model",
+    "max-completion-tokens": "reasoning models take max_completion_tokens, and refuse max_tokens",
+    "model-is-deployment": "the model's name is that of your deployment",
+    "oauth-token": "the key is an OAuth token, which ends",
+    "own-rerank-shape": "its rerank API has a shape of its own",
+    "public-models": "shows its list of models to anybody: the list says nothing about a key",
+    "responses-only-pro-models": "models in -pro and -codex are served by the Responses API only",
+    "strict-fields": "refuses fields that it does not know",
+    "token-exchange": "takes an access token that is exchanged for your credentials, and ends within the hour",
+    "usage-always": "reports usage in streams without being asked, and may refuse to be asked",
+    "usage-in-choice": "reports the usage of streams inside the last choice",
+    "usage-in-x-groq": "reports the usage of streams in a field of its own as well",
+}
+"""What a row's quirks mean, for people."""
+
 # The catalog's word for a capability, where it differs from the name of our operation.
 _OPERATIONS = {"audio_speech": "speech"}
 
@@ -47,8 +70,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     id: str
     name: str
     name_zh: str = ""
-    category: str  # vendor, cloud, host, aggregator, subscription, app, local, generic, legacy
-    status: str = "active"  # or uncertain, unverified: the URL comes from one old source
+    category: str  # vendor, cloud, host, aggregator, subscription, app, local, generic
+    status: str = "active"  # or uncertain: it may have closed
     residency: str = ""
     protocol: str  # its own: openai, anthropic, gemini, vertex, azure, bedrock, cohere, ollama, other, demo
     base_url: str = ""
@@ -57,7 +80,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     anthropic_url: str = ""
     urls: dict[str, str] = {}  # by operation, where it is not the surface's usual path
     models_url: str = ""  # GET lists the models; a path is behind base_url
-    key_check: str = ""  # GET tells a good key (200) from a bad one (4xx); unset: models_url does
+    key_check: str = ""  # GET tells a good key (200) from a bad one; unset: models_url does, as far as key_evidence goes
+    key_evidence: str = ""  # that it does: "source" (read in one), "inferred", "convention", "" (nobody says so)
+    key_rejected: tuple[int, ...] = ()  # what a bad key is answered with, besides 401
     auth: str = "bearer"  # "bearer", "none", or the header that takes the bare key
     env: tuple[str, ...] = ()  # where people keep its key, best first
     settings: tuple[Setting, ...] = ()
@@ -73,6 +98,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     other_urls: dict[str, str] = {}  # for base_url: plans and regions
     quirks: tuple[str, ...] = ()  # one word each, for adapters
     docs_url: str = ""
+    evidence: str = ""  # of the row: "high" (read in several current sources), "medium", "low" (one source, perhaps old)
+    as_of: str = ""  # the month of its model names; "": older than July 2026
+    sources: tuple[str, ...] = ()  # where all this was read
 
     @property
     def local(self) -> bool:
@@ -90,7 +118,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     @property
     def served(self) -> bool:
         """Whether it can be called in a dialect we speak."""
-        return bool(self.openai_surface or self.anthropic_url) or self.category == "generic"
+        return bool(self.openai_surface or self.anthropic_url) or (self.category, self.protocol) == ("generic", "openai")
 
     @property
     def operations(self) -> frozenset[str]:

@@ -70,17 +70,19 @@ class CompatibleProvider:
         stream_usage: bool,
         endpoints: Mapping[str, Endpoint],
         models: Endpoint | None,
+        key_check: Endpoint | None,
         headers: Mapping[str, str],
         words: Mapping[str, str],
         patience: Patience,
         redactor: Redactor,
     ) -> None:
-        """*endpoints* by operation; *models* is the one that lists models. *headers* go with every request; *words* are the
-        operator's values for headers that a caller may say as well."""
+        """*endpoints* by operation; *models* is the one that lists models, *key_check* tells only whether a key is good.
+        *headers* go with every request; *words* are the operator's values for headers that a caller may say as well."""
         self.name, self.kind, self.price_id = name, row.id, row.id
         self.account, self.residency, self.stream_usage = account, residency, stream_usage
         self.lists_models = models is not None
         self._row, self._endpoints, self._models, self._headers, self._words = row, endpoints, models, headers, words
+        self._key_check = key_check
         self._connect, self._first_byte, self._idle, self._total = patience
         self._redactor = redactor
         self._dialects = {operation: OPERATIONS[operation].dialect for operation in endpoints}
@@ -115,12 +117,19 @@ class CompatibleProvider:
         )
 
     def models_request(self, key: ProviderKey | None) -> UpstreamRequest | None:
-        if self._models is None:
+        return self._get(self._models, key)
+
+    def key_request(self, key: ProviderKey | None) -> UpstreamRequest | None:
+        """The request whose answer tells a good key from a bad one; None where `models_request` must do."""
+        return self._get(self._key_check, key)
+
+    def _get(self, endpoint: Endpoint | None, key: ProviderKey | None) -> UpstreamRequest | None:
+        if endpoint is None:
             return None
         more = {}
         if self._row.protocol == "anthropic":
             more["anthropic-version"] = self._words.get("anthropic-version", ANTHROPIC_VERSION)
-        target = self._render("GET", self._models, "" if key is None else key.secret, more)
+        target = self._render("GET", endpoint, "" if key is None else key.secret, more)
         return UpstreamRequest(
             target,
             connect_timeout=self._connect,
@@ -210,6 +219,7 @@ def build(
     endpoint = _way(table, upstream, _query(row, settings), environ, place)
     endpoints = {operation: endpoint(url) for operation, url in urls.items()}
     models_url = addresses.models() if table.list_models else ""
+    key_check_url = addresses.key_check()
     residency = table.residency or _residency(row, next(iter(endpoints.values())).origin.host)
     return CompatibleProvider(
         name=name,
@@ -219,6 +229,7 @@ def build(
         stream_usage=row.stream_usage if table.stream_usage is None else table.stream_usage,
         endpoints=endpoints,
         models=endpoint(models_url) if models_url else None,
+        key_check=endpoint(key_check_url) if key_check_url else None,
         headers=headers,
         words=words,
         patience=_patience(table, upstream),
@@ -236,7 +247,7 @@ def _row(name: str, table: schema.Provider, place: str) -> Row:
     if kind not in known:
         raise ConfigError(f"unknown kind {kind[:64]!a}; {catalog.nearest(kind)}", key=f"{place}.kind")
     row = catalog.row(kind)
-    if row.category == "generic" and not table.base_url and not table.anthropic_base_url:
+    if row.category == "generic" and row.served and not table.base_url and not table.anthropic_base_url:
         raise ConfigError('such a server needs a base_url, as in "http://127.0.0.1:8000/v1"', key=f"{place}.base_url")
     return row
 

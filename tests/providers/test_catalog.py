@@ -27,9 +27,9 @@ def test_rows_parsed_alone_equal_the_file_parsed_whole() -> None:
 
 
 def test_the_catalog_is_as_large_as_it_claims() -> None:
-    """A hundred providers that can be called, with the ones everybody asks for."""
+    """More than ninety providers that can be called, with the ones everybody asks for."""
     served = [row.id for row in ROWS.values() if row.served]
-    assert len(served) >= 100
+    assert len(served) >= 95
     assert {"openai", "anthropic", "deepseek", "dashscope", "zhipu", "moonshot", "ollama", "demo", "openai-compatible"} <= set(
         served
     )
@@ -54,7 +54,7 @@ def test_a_row_is_sound(row: catalog.Row) -> None:
         assert parts.hostname
         assert parts.username is None
         assert not url.endswith("/")
-    assert row.category in {"vendor", "cloud", "host", "aggregator", "subscription", "app", "local", "generic", "legacy"}
+    assert row.category in {"vendor", "cloud", "host", "aggregator", "subscription", "app", "local", "generic"}
     assert row.residency in {"", "cn", "eu", "ru", "intl", "local"}
     assert row.protocol in {"openai", "anthropic", "gemini", "vertex", "azure", "bedrock", "cohere", "ollama", "other", "demo"}
     assert row.auth in {"bearer", "none"} or re.fullmatch(r"[a-z-]+", row.auth)

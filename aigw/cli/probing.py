@@ -1,0 +1,92 @@
+"""The few calls that commands make to providers: is this key good, what is at this address. With the proxy and the authorities
+that the config names, over the gateway's own way out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from aigw.config import schema
+from aigw.deployment import ProviderKey
+from aigw.errors import ConfigError, UpstreamError
+from aigw.exchange import UpstreamRequest
+from aigw.providers import compatible, key_check
+from aigw.providers.key_check import Answered, Check, Outcome, Verdict
+from aigw.upstream.answer import WholeAnswer
+from aigw.upstream.http import HttpTransport
+
+__all__ = ["Verdict", "check_key", "checked", "in_loop"]
+
+MOST = 8 * 1024 * 1024
+"""Bytes of an answer; the longest public list of models is under 1 MB."""
+
+T = TypeVar("T")
+
+
+def check_key(name: str, table: schema.Provider, upstream: schema.Upstream, key: str, *, timeout: float = 10.0) -> Verdict:
+    """Whether *key* (the secret itself; "": none) is good at the provider `[providers.NAME]`. Blocks for *timeout* seconds at
+    most. What is wrong with *table* itself is "unknown", with the reason; nothing is raised for it."""
+    return in_loop(checked(name, table, upstream, key, within=timeout))
+
+
+async def checked(
+    name: str, table: schema.Provider, upstream: schema.Upstream, key: str, *, model: str = "", within: float = 10.0
+) -> Verdict:
+    """`check_key` for who has an event loop; with *model* it is asked for a word instead, which costs a few tokens."""
+    try:
+        provider = compatible.build(name, table, upstream, [key] if key else [], environ=os.environ)
+    except ConfigError as error:
+        return Verdict(key_check.UNKNOWN, str(error))
+    mine = ProviderKey(name, key)
+    if provider.kind == "demo":
+        return Verdict(key_check.GOOD, "answers offline, and needs no key")
+    own_address = bool(table.base_url or table.anthropic_base_url or table.settings)
+    if model:
+        return await drive(key_check.ask_for_a_word(provider, mine, model), within)
+    return await drive(key_check.check(provider, mine, own_address=own_address), within)
+
+
+async def drive(check: Check, within: float) -> Verdict:
+    """Send what *check* wants sent, one after the other, in *within* seconds all together."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + within
+    transport = HttpTransport()
+    try:
+        request = next(check)
+        while True:
+            request = check.send(await _ask(transport, request, until - loop.time()))
+    except StopIteration as end:
+        verdict: Verdict = end.value
+        return verdict
+    finally:
+        await transport.close()
+
+
+async def _ask(transport: HttpTransport, request: UpstreamRequest, seconds: float) -> Outcome:
+    if seconds <= 0:
+        return UpstreamError("provider_timeout", "did not answer in time")
+    request.connect_timeout = min(request.connect_timeout, seconds)
+    request.first_byte_timeout = request.idle_timeout = request.timeout = seconds
+    answer = WholeAnswer(MOST)
+    try:
+        await transport.send(request, answer)
+    except UpstreamError as error:
+        return error
+    return Answered(answer.status, answer.headers, answer.body)
+
+
+class _Resolver(ThreadPoolExecutor):
+    """Where names are looked up. A name server that does not answer must not hold up the end of the command."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def in_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run *work* in an event loop of its own. Ctrl-C ends it."""
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(_Resolver(8))
+        return runner.run(work)
