@@ -62,14 +62,14 @@ def create(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Make a key and print it: once, it is kept nowhere. Standard output is the key alone."""
-    name = _valid_name(name)
+    name = valid_name(name)
     if name == operator.NAME:
         raise typer.BadParameter(
             f"{name!r} is reserved: it stands for the commands of this machine (chat, run), which make their own key "
             f"and keep it in {operator.FILE_NAME} in the data directory",
             param_hint="NAME",
         )
-    group = None if group is None else _valid_name(group, "--group") if group else ""
+    group = None if group is None else valid_name(group, "--group") if group else ""
     now = time.time()
     ends = None if expires is None else _expiry(expires, now)
     wanted = {"group": group, "rpm": rpm, "concurrency": concurrency}
@@ -411,7 +411,7 @@ def _when(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _valid_name(text: str, option: str = "NAME") -> str:
+def valid_name(text: str, option: str = "NAME") -> str:
     """Letters and digits of any script, and NAME_MARKS between them; composed (NFC), so that what looks equal is equal."""
     name = unicodedata.normalize("NFC", text)
     good = (
