@@ -16,6 +16,8 @@ from aigw.errors import ConfigError, GatewayError, StoreError
 COMMANDS = {
     # each is the module aigw/cli/NAME.py with a typer app called `app`
     "serve": "Serve models' APIs at http://127.0.0.1:8080/v1.",
+    "chat": "Ask a model through the gateway, once or in a conversation.",
+    "run": "Start a coding agent that uses the gateway: claude, codex, opencode, qwen.",
     "keys": "Consumer keys: who may call. Create, list, show, revoke.",
     "stats": "Who used what, how fast, at what cost.",
     "config": "The config file: check it.",
