@@ -17,8 +17,10 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -30,8 +32,10 @@ from aigw.config.schema import Config
 from aigw.errors import ConfigError
 from aigw.gateway import Gateway, Services
 from aigw.server import admin, app
+from aigw.server.control import AlreadyServedError, Control
 from aigw.server.front import Front, FrontServer
 from aigw.server.inference import Inference
+from aigw.server.state import Life, state
 from aigw.telemetry import log as telemetry_log
 
 log = logging.getLogger("aigw.server")
@@ -46,6 +50,8 @@ LINGER = 1.0
 """Seconds that the rest of a refused body is read, so that the caller sees the refusal and not a reset."""
 
 ADMIN_PORT = 8081
+
+_REACHED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - read, not bound
 
 
 class CannotListenError(Exception):
@@ -72,6 +78,11 @@ class Server:
         self._stopping = asyncio.Event()
         self._cut = asyncio.Event()
         self._reload_wanted = asyncio.Event()
+        self._control = Control(data_dir)
+        self._bound: dict[str, list[str]] = {"data": [], "admin": []}  # "127.0.0.1:8080"
+        self._started_at = self._loaded_at = time.time()
+        self._read = _stamp(loaded.path)  # the file as it serves
+        self._problem = ""  # why the file on disk does not
 
     def _with_flags(self, loaded: Loaded) -> Loaded:
         if not self._flags:
@@ -86,8 +97,10 @@ class Server:
         """Serve until a signal says stop. Raises CannotListenError."""
         config = self._loaded.config
         try:
+            self._claim()
             await self.services.start()
             bound = await self._listen(config)
+            await self._open_control()
             self._handle_signals()
             self.gateway.start()
             self._welcome(bound)
@@ -99,6 +112,48 @@ class Server:
             await self._drain(config)
         finally:
             await self._close()
+
+    # the operator's commands
+
+    def _claim(self) -> None:
+        data_dir = self.services.data_dir
+        try:
+            self._control.claim()
+        except AlreadyServedError as error:
+            raise CannotListenError(
+                f"aigw is already running for {data_dir} ({error}); "
+                f"{f'stop it (kill {error.pid})' if error.pid else 'stop it'}, or choose another --data-dir"
+            ) from None
+        except OSError as error:
+            raise CannotListenError(
+                f"cannot lock {data_dir}: {error.strerror}; give this user write access to it, or choose another --data-dir"
+            ) from None
+
+    async def _open_control(self) -> None:
+        try:
+            await self._control.start(self.state, self._reload_asked, self._stopping.set)
+        except OSError as error:  # callers are served all the same
+            log.warning(
+                "no control socket at %s (%s): `aigw status` cannot see this server", self._control.path, error.strerror
+            )
+
+    def state(self) -> dict[str, Any]:
+        """What GET /state answers."""
+        addresses = {plane: [_address(place) for place in places] for plane, places in self._bound.items()}
+        changed = _stamp(self._loaded.path) != self._read
+        life = Life(
+            started_at=self._started_at,
+            loaded_at=self._loaded_at,
+            path=str(self._loaded.path.absolute()),
+            changed=changed,
+            problem=self._problem if changed else "",
+            addresses=addresses,
+            bound=self._bound,
+        )
+        return state(self.gateway, self.services, life)
+
+    def _reload_asked(self) -> list[str]:
+        return [] if self.reload() else self._problem.splitlines()
 
     # listening
 
@@ -122,26 +177,25 @@ class Server:
         front.exchanges = Inference(self)
         self._front = front
         self._runners.append(runner)
-        data = await _bind(runner, config.server.host, config.server.port, "[server]")
-        self.port = data
-        await self._listen_admin(config)
+        self._bound["data"] = await _bind(runner, config.server.host, config.server.port, "[server]")
+        self.port = data = _port(self._bound["data"])
+        self._bound["admin"] = await self._listen_admin(config)
+        self.admin_port = _port(self._bound["admin"])
         host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
         return [f"http://{host}:{data}"]
 
-    async def _listen_admin(self, config: Config) -> None:
+    async def _listen_admin(self, config: Config) -> list[str]:
         runner = web.AppRunner(admin.application(self.services, config.admin.host), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
         if config.admin.port is not None:
-            self.admin_port = await _bind(runner, config.admin.host, config.admin.port, "[admin]")
-            return
+            return await _bind(runner, config.admin.host, config.admin.port, "[admin]")
         for port in range(ADMIN_PORT, ADMIN_PORT + 20):
             try:
-                self.admin_port = await _bind(runner, config.admin.host, port, "[admin]")
+                return await _bind(runner, config.admin.host, port, "[admin]")
             except CannotListenError:
                 continue
-            return
-        self.admin_port = await _bind(runner, config.admin.host, 0, "[admin]")
+        return await _bind(runner, config.admin.host, 0, "[admin]")
 
     def _welcome(self, bound: list[str]) -> None:
         config = self._loaded.config
@@ -192,17 +246,20 @@ class Server:
 
     def reload(self) -> bool:
         """Whether the config on disk now serves. When it cannot, the old one goes on, and the log says why."""
+        stamp = _stamp(self._loaded.path)
         try:
             loaded = self._with_flags(load_with_notes(self._loaded.path))
             for name in _static_changes(self._loaded.config, loaded.config):
                 log.warning("%s changed: takes effect at the next start", name)
             fresh = Gateway(loaded, self.services, self.gateway)
         except ConfigError as error:
-            for line in str(error).splitlines():
+            self._problem = str(error)
+            for line in self._problem.splitlines():
                 log.error("config not reloaded, the old one serves on: %s", line)
             return False
         telemetry_log.configure(loaded.config.log)
         old, self.gateway, self._loaded = self.gateway, fresh, loaded
+        self._read, self._loaded_at, self._problem = stamp, time.time(), ""
         fresh.start()
         task = asyncio.get_running_loop().create_task(self._retire(old), name="retired gateway")
         self._retired[task] = old
@@ -256,11 +313,14 @@ class Server:
             await runner.cleanup()
         for task in list(self._retired):
             task.cancel()
-        await self.services.close()
+        try:
+            await self.services.close()
+        finally:
+            await self._control.close()
 
 
-async def _bind(runner: web.AppRunner, host: str, port: int, table: str) -> int:
-    """Listen at *host*:*port*, and at [::1] besides 127.0.0.1 where there is one. Returns the port."""
+async def _bind(runner: web.AppRunner, host: str, port: int, table: str) -> list[str]:
+    """Listen at *host*:*port*, and at [::1] besides 127.0.0.1 where there is one. Returns the places: "127.0.0.1:8080"."""
     try:
         site = web.TCPSite(runner, host, port, backlog=4096, reuse_address=True)
         await site.start()
@@ -278,7 +338,18 @@ async def _bind(runner: web.AppRunner, host: str, port: int, table: str) -> int:
     if host in ("127.0.0.1", "localhost") and socket.has_ipv6:
         with contextlib.suppress(OSError):  # a machine without IPv6
             await web.TCPSite(runner, "::1", bound, backlog=4096, reuse_address=True).start()
-    return bound
+            return [f"{host}:{bound}", f"[::1]:{bound}"]
+    return [f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"]
+
+
+def _port(places: Sequence[str]) -> int:
+    return int(places[0].rpartition(":")[2])
+
+
+def _address(place: str) -> str:
+    """The URL by which this machine reaches what is bound at *place*."""
+    host, _, port = place.rpartition(":")
+    return f"http://{_REACHED.get(host, host)}:{port}"
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -1,0 +1,123 @@
+"""What a running server tells of itself on its control socket. No secret is in it, and no prompt.
+
+Nothing is counted for it on the way of an exchange: who is under way is read off the waiting tasks themselves, and only when
+somebody asks (about 2 us for each connection).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+from collections import Counter
+from typing import Any, NamedTuple
+
+from aigw import __version__
+from aigw.exchange import Exchange
+from aigw.gateway import Gateway, Services
+from aigw.server.front import Front
+from aigw.server.inference import Inference
+
+MOST_NAMES = 50
+"""Models and consumers that are told apart; callers choose names."""
+
+_CONNECTION = Front.start.__code__
+_EXCHANGE = Inference.serve.__code__
+
+
+class Life(NamedTuple):
+    """What only the server's own life knows. `changed`: the config file is not the one that serves; `problem` says why not,
+    when it cannot. Times are seconds since the epoch, addresses are those by which this machine reaches it, `bound` what was
+    bound ("0.0.0.0:8080")."""
+
+    started_at: float
+    loaded_at: float
+    path: str
+    changed: bool
+    problem: str
+    addresses: dict[str, list[str]]
+    bound: dict[str, list[str]]
+
+
+def state(gateway: Gateway, services: Services, life: Life) -> dict[str, Any]:
+    """The answer to GET /state."""
+    now = time.time()
+    exchanges = in_flight()
+    return {
+        "pid": os.getpid(),
+        "version": __version__,
+        "now": now,
+        "started_at": life.started_at,
+        "ready": gateway.not_ready(),
+        "data_dir": str(services.data_dir.absolute()),
+        "addresses": life.addresses,
+        "bound": life.bound,
+        "config": {
+            "path": life.path,
+            "hash": gateway.hash,
+            "loaded_at": life.loaded_at,
+            "changed": life.changed,
+            "problem": life.problem,
+        },
+        "in_flight": {
+            "exchanges": services.active,
+            "streams": sum(exchange.stream for exchange in exchanges),
+            "by_model": _most(exchange.model or exchange.requested_model for exchange in exchanges),
+            "by_consumer": _most("" if exchange.caller is None else exchange.caller.consumer.name for exchange in exchanges),
+        },
+        "counters": _counters(services),
+        "providers": _providers(gateway),
+    }
+
+
+def in_flight() -> list[Exchange]:
+    """Exchanges under way in this event loop: each is a local variable of the coroutine that serves it, which a connection's
+    task waits for."""
+    found = []
+    for task in asyncio.all_tasks():
+        connection = task.get_coro()
+        if inspect.iscoroutine(connection) and connection.cr_code is _CONNECTION:
+            serving = connection.cr_await
+            if inspect.iscoroutine(serving) and serving.cr_code is _EXCHANGE:
+                exchange = inspect.getcoroutinelocals(serving).get("exchange")
+                if isinstance(exchange, Exchange):
+                    found.append(exchange)
+    return found
+
+
+def _most(names: Any) -> dict[str, int]:
+    return {name[:200]: number for name, number in Counter(names).most_common(MOST_NAMES)}
+
+
+def _counters(services: Services) -> dict[str, int]:
+    """What was counted since the start, from where it is counted anyway. Two readings make a rate."""
+    requests = errors = tokens_in = tokens_out = 0
+    for (_, _, _, outcome), row in list(services.metrics._rows.items()):  # noqa: SLF001 - a few hundred plain counters
+        requests += row.requests
+        errors += 0 if outcome in ("ok", "client_closed") else row.requests
+        tokens_in += row.input
+        tokens_out += row.output
+    journal = services.journal
+    return {
+        "requests": requests,
+        "errors": errors,
+        "input_tokens": tokens_in,
+        "output_tokens": tokens_out,
+        "records_pending": journal.pending,
+        "records_lost": journal.lost,
+    }
+
+
+def _providers(gateway: Gateway) -> list[dict[str, Any]]:
+    now = time.perf_counter()  # the clock of the pools
+    return [
+        {
+            "name": name,
+            "keys": len(pool.keys),
+            "resting": [
+                {"key": label, "seconds": round(seconds, 1), "reason": reason} for label, seconds, reason in pool.resting(now)
+            ],
+        }
+        for name, pool in gateway.pools.items()
+    ]
