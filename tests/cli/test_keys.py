@@ -142,7 +142,7 @@ GOOD_NAMES = ["a", "Alice Smith", "a@b.example", "team/ci_bot-2+x", "张伟", "e
 def test_bad_names(name: str) -> None:
     """A name that could play tricks, or that nobody could type again, is refused with what is expected."""
     with pytest.raises(typer.BadParameter) as caught:
-        keys_command._valid_name(name)
+        keys_command.valid_name(name)
     assert str(caught.value).isprintable()
     assert str(caught.value).endswith(
         "is no name; expected 1 to 64 letters and digits, with . _ - @ / + or single spaces between them"
@@ -152,7 +152,7 @@ def test_bad_names(name: str) -> None:
 @pytest.mark.parametrize("name", GOOD_NAMES)
 def test_good_names(name: str) -> None:
     """Names of people, machines and addresses, in any script; those that look equal are equal."""
-    assert keys_command._valid_name(name) == unicodedata.normalize("NFC", name)
+    assert keys_command.valid_name(name) == unicodedata.normalize("NFC", name)
 
 
 def test_bad_name(aigw: CommandLine) -> None:
