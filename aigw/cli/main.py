@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -20,7 +21,10 @@ COMMANDS = {
     "run": "Start a coding agent that uses the gateway: claude, codex, opencode, qwen.",
     "keys": "Consumer keys: who may call. Create, list, show, revoke.",
     "stats": "Who used what, how fast, at what cost.",
-    "config": "The config file: check it.",
+    "models": "Which names work, where each goes and why, at what price.",
+    "routes": "Names of your own: targets, shares, fallbacks.",
+    "config": "The config file: path, check, show, edit.",
+    "doctor": "What is wrong here, what it means, and the command that helps.",
 }
 
 EXAMPLES = """\b
@@ -53,6 +57,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command line. Returns the exit code: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a narrow locale is no reason to fail
+    if os.environ.get("_AIGW_COMPLETE"):  # a shell asks what may come next
+        from aigw.cli import complete
+
+        return complete.answer(lambda: assemble(app, COMMANDS).main([], prog_name="aigw", obj=Locations()))
     try:
         assemble(app, COMMANDS).main(list(arguments), prog_name="aigw", obj=Locations())
     except SystemExit as end:

@@ -21,11 +21,16 @@ def open_store(url: str, data_dir: Path) -> Store:
 
         if rest == ":memory:":
             raise ConfigError("a database in memory would forget every key; write a file", key="storage.url")
-        path = rest.removeprefix("//")  # sqlite:///path means the same as sqlite:/path
-        return SqliteStore(data_dir / Path(path or FILE_NAME).expanduser())
+        return SqliteStore(sqlite_file(url, data_dir))
     if scheme in {"postgresql", "postgres"}:
         raise ConfigError('PostgreSQL is not served yet; use "sqlite:" (a file in the data directory)', key="storage.url")
     raise ConfigError(f'unknown storage {_shown(url)}; expected "sqlite:" or "sqlite:/path/to/file.db"', key="storage.url")
+
+
+def sqlite_file(url: str, data_dir: Path) -> Path:
+    """The file that *url* ("sqlite:...") names."""
+    path = url.partition(":")[2].removeprefix("//")  # sqlite:///path means the same as sqlite:/path
+    return data_dir / Path(path or FILE_NAME).expanduser()
 
 
 def open_counters(url: str) -> Counters:
