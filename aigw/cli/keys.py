@@ -8,9 +8,9 @@ import json
 import sys
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -62,18 +62,23 @@ def create(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Make a key and print it: once, it is kept nowhere. Standard output is the key alone."""
-    name = valid_name(name)
-    if name == operator.NAME:
-        raise typer.BadParameter(
-            f"{name!r} is reserved: it stands for the commands of this machine (chat, run), which make their own key "
-            f"and keep it in {operator.FILE_NAME} in the data directory",
-            param_hint="NAME",
-        )
+    name = unreserved(valid_name(name))
     group = None if group is None else valid_name(group, "--group") if group else ""
     now = time.time()
     ends = None if expires is None else _expiry(expires, now)
     wanted = {"group": group, "rpm": rpm, "concurrency": concurrency}
     asyncio.run(_create(locations(context), name, wanted, _tags(tag or []), ends, now, dry_run=dry_run, as_json=as_json))
+
+
+def unreserved(name: str, option: str = "NAME") -> str:
+    """*name*, which people may give to a consumer. Raises BadParameter for the operator's own."""
+    if name == operator.NAME:
+        raise typer.BadParameter(
+            f"{name!r} is reserved: it stands for the commands of this machine (chat, run), which make their own key "
+            f"and keep it in {operator.FILE_NAME} in the data directory",
+            param_hint=option,
+        )
+    return name
 
 
 async def _create(
@@ -87,47 +92,74 @@ async def _create(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from aigw.access.consumer_keys import mint, new_id
-    from aigw.consumer import Consumer
-
     config = where.load_config()
     if name in config.consumers:
         output.warn(f"[consumers.{name}] of the config has the same name; records will not tell the two apart")
     async with where.store(config) as store:
-        old = await _consumer_named(store, name)
-        new = _changed(old or Consumer(id=new_id(), name=name), wanted, tags)
         if dry_run:
+            old = await _consumer_named(store, name)
             output.note(f"would {'add a key to' if old else 'create'} {name}; nothing was changed")
             return
-        if new != old:
-            try:
-                await store.put_consumer(new)
-            except StoreError:
-                old = await _consumer_named(store, name)  # did somebody create it at the same moment?
-                if old is None:
-                    raise
-                new = _changed(old, wanted, tags)
-                await store.put_consumer(new)
-        key, stored = mint(new.id, now=now, expires=expires)
-        await store.put_key(stored)
-        live = sum(_state(one, new, now) == "live" for one in await store.keys_of(new.id))
+        made = await issue(store, name, now, wanted=wanted, tags=tags, expires=expires)
+    old, new, stored = made.before, made.consumer, made.stored
     if as_json:
-        output.json({"key": key, **_key_facts(new, stored, now), "consumer_created": old is None})
+        output.json({"key": made.key, **_key_facts(new, stored, now), "consumer_created": old is None})
         return
     if old is None:
         output.note(f"Created {name} with its first key, {stored.id}.")
     else:
-        output.note(f"{name} exists already: added a key, {stored.id}. Live keys now: {live}.")
+        output.note(f"{name} exists already: added a key, {stored.id}. Live keys now: {made.live}.")
         if changes := _differences(old, new):
             output.note(f"Changed {name}: {changes}.")
     output.note("The key is shown this once; aigw keeps only its digest.")
-    output.data(key)
+    output.data(made.key)
     # When standard output is captured, the key must not reach the screen or a log by way of standard error.
-    shown = key if sys.stdout.isatty() else "(the key)"
+    shown = made.key if sys.stdout.isatty() else "(the key)"
     output.note(f"Use it:\n  export OPENAI_BASE_URL={where.base_url(config)}\n  export OPENAI_API_KEY={shown}")
 
 
-def _changed(consumer: Consumer, wanted: dict[str, Any], tags: dict[str, str]) -> Consumer:
+class Issued(NamedTuple):
+    """A new key. `before` is the consumer as it was (None: there was none), `live` how many keys of it open now."""
+
+    key: str
+    stored: ConsumerKey
+    consumer: Consumer
+    before: Consumer | None
+    live: int
+
+
+async def issue(
+    store: Store,
+    name: str,
+    now: float,
+    *,
+    wanted: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    expires: float | None = None,
+) -> Issued:
+    """A key of the consumer *name*, who is created, or changed to what is *wanted* (fields; None keeps). Raises StoreError."""
+    from aigw.access.consumer_keys import mint, new_id
+    from aigw.consumer import Consumer
+
+    wanted, tags = wanted or {}, tags or {}
+    old = await _consumer_named(store, name)
+    new = _changed(old or Consumer(id=new_id(), name=name), wanted, tags)
+    if new != old:
+        try:
+            await store.put_consumer(new)
+        except StoreError:
+            old = await _consumer_named(store, name)  # did somebody create it at the same moment?
+            if old is None:
+                raise
+            new = _changed(old, wanted, tags)
+            await store.put_consumer(new)
+    key, stored = mint(new.id, now=now, expires=expires)
+    await store.put_key(stored)
+    live = sum(_state(one, new, now) == "live" for one in await store.keys_of(new.id))
+    return Issued(key, stored, new, old, live)
+
+
+def _changed(consumer: Consumer, wanted: Mapping[str, Any], tags: Mapping[str, str]) -> Consumer:
     changes = {field: value for field, value in wanted.items() if value is not None}
     if tags:
         changes["tags"] = json.dumps({**_tags_of(consumer), **tags}, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "Serve models' APIs at http://127.0.0.1:8080/v1.",
     "chat": "Ask a model through the gateway, once or in a conversation.",
     "run": "Start a coding agent that uses the gateway: claude, codex, opencode, qwen.",
+    "connect": "What to enter in an application so that it uses the gateway.",
     "keys": "Consumer keys: who may call. Create, list, show, revoke.",
     "stats": "Who used what, how fast, at what cost.",
     "models": "Which names work, where each goes and why, at what price.",
