@@ -29,10 +29,17 @@ class Noun(TyperGroup):
         at = 0
         while at < len(args) and args[at].partition("=")[0] in ("--config", "--data-dir"):
             at += 1 if "=" in args[at] else 2
-        bare = at == len(args) or (at < len(args) and args[at].startswith("-") and args[at] not in ctx.help_option_names)
-        if bare and not ctx.resilient_parsing:  # resilient: a shell asks for completions
+        optioned = at < len(args) and args[at].startswith("-") and args[at] not in ctx.help_option_names
+        if optioned or (at == len(args) and not ctx.resilient_parsing):  # resilient: a shell asks, and a verb may follow
             args = [*args[:at], "list", *args[at:]]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):  # `aigw keys --js`: the options of `list`, too
+            known = {item.value for item in found}
+            found += [item for item in self.commands["list"].shell_complete(ctx, incomplete) if item.value not in known]
+        return found
 
 
 class Root(TyperGroup):
@@ -40,6 +47,14 @@ class Root(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        from typer._click.shell_completion import CompletionItem  # typer has no public name for it
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        summaries = self.commands.summaries  # type: ignore[attr-defined]
+        return [CompletionItem(name, help=text) for name, text in summaries.items() if name.startswith(incomplete)]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ from aigw.exchange import Usage
 
 if TYPE_CHECKING:
     from aigw.cli.locations import Locations
-    from aigw.deployment import Route
+    from aigw.deployment import Deployment, Route
     from aigw.metering.prices import PriceBook
     from aigw.providers.base import Provider
     from aigw.routing.table import Table
@@ -41,6 +41,16 @@ REASONS = {
 """Why a name goes where it goes (`Route.source`), in the order in which it is looked for."""
 
 
+STEPS = {
+    "route": "a route of that name",
+    "provider/model": "a provider's name in front",
+    "pattern": "pattern routes",
+    "live": "providers that list it",
+    "catalog": "the beginning of the name",
+}
+"""The same ways as questions."""
+
+
 class Names(NamedTuple):
     """A config as a server would have it."""
 
@@ -49,17 +59,12 @@ class Names(NamedTuple):
     providers: Mapping[str, Provider]
     table: Table
     listed: Mapping[str, list[str]]  # provider -> the models it says it has: `models` of the config, then those heard of
+    prices: PriceBook  # what they cost at these providers
 
     def others(self, name: str, route: Route) -> list[str]:
         """The providers that list *name* too, and do not get it."""
         given = {target.provider for target in (*route.targets, *route.fallback)}
         return [provider for provider, models in self.listed.items() if name in models and provider not in given]
-
-    def prices(self) -> PriceBook:
-        """What models cost at these providers."""
-        from aigw.metering.prices import PriceBook
-
-        return PriceBook(self.loaded.config.prices, {name: one.price_id for name, one in self.providers.items()})
 
 
 def read(where: Locations) -> Names:
@@ -71,6 +76,7 @@ def understood(loaded: Loaded, data_dir: Path, environment: Mapping[str, str] | 
     """The names of *loaded*. *environment* replaces the process's own. Raises ConfigErrors with all that is wrong besides
     missing secrets."""
     from aigw.gateway import Build, claimant, models_url
+    from aigw.metering.prices import PriceBook
     from aigw.routing.live_models import LiveModels
     from aigw.routing.table import Table
 
@@ -84,7 +90,9 @@ def understood(loaded: Loaded, data_dir: Path, environment: Mapping[str, str] | 
         live = remembered.load(name, models_url(provider))
         table.set_live(name, live)
         listed[name] = list(dict.fromkeys([*config.providers[name].models, *live]))
-    return Names(loaded, [loaded.located(problem) for problem in missing], built.providers, table, listed)
+    prices = PriceBook(config.prices, {name: provider.price_id for name, provider in built.providers.items()})
+    missing = [loaded.located(problem) for problem in missing]
+    return Names(loaded, missing, built.providers, table, listed, prices)
 
 
 def per_million(book: PriceBook, provider: str, model: str, at: float) -> dict[str, float | str] | None:
@@ -146,3 +154,12 @@ def _absent(reference: str, environment: Mapping[str, str]) -> bool:
         path = Path(os.path.expanduser(rest))  # noqa: PTH111 - unlike Path's, leaves an unknown ~user as it is
         return path.is_absolute() and not os.access(path, os.R_OK)
     return False
+
+
+def goes_to(targets: Sequence[Deployment | schema.RouteTarget], *, shares: bool = True) -> str:
+    """Places in words: "openai/gpt-5 90%, deepseek 10%"."""
+    names = [f"{target.provider}/{target.model}" if target.model else target.provider for target in targets]
+    total = sum(target.weight for target in targets)
+    if not shares or len(targets) == 1 or not total:
+        return ", ".join(names)
+    return ", ".join(f"{name} {100 * target.weight / total:.3g}%" for name, target in zip(names, targets, strict=True))

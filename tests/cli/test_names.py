@@ -85,7 +85,7 @@ def test_models_heard_of(tmp_path: Path) -> None:
 
 def test_prices(tmp_path: Path) -> None:
     """Per million tokens in whole units: from the config, from the price data, and None where nothing is known."""
-    book = names(TEXT, tmp_path).prices()
+    book = names(TEXT, tmp_path).prices
     assert per_million(book, "local", "own", 0.0) == {
         "input": 2.0,
         "output": 0.5,

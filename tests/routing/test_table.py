@@ -276,6 +276,17 @@ def test_names_are_listed_once_with_their_owner() -> None:
     assert all(table.resolve(named.id).source == named.source for named in table.names())
 
 
+def test_beginnings_of_names_are_listed_with_their_owner() -> None:
+    """What the catalog gives to somebody, in the config's order; of twins the first; addresses are no names."""
+    openrouter = Claimant(name="router", kind="openrouter", namespaces=("openrouter/",))
+    table = Table({}, [MOONSHOT_INTL, openrouter, MOONSHOT, DEEPSEEK])
+    assert table.prefixes() == [
+        Named("kimi-*", "moonshot-intl", "catalog"),
+        Named("moonshot-v1*", "moonshot-intl", "catalog"),
+        Named("deepseek-*", "deepseek", "catalog"),
+    ]
+
+
 def test_shadowed_claims_are_told() -> None:
     """Who lost what to whom: a model, a prefix, a name that begins with a provider's."""
     table = Table({}, [MOONSHOT, MOONSHOT_INTL, OPENROUTER, Claimant(name="openai", models=("kimi-k3",)), GROQ])
