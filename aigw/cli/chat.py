@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aigw.cli import output
+from aigw.cli import figures, output
 from aigw.cli.language import say
 from aigw.cli.locations import Locations, locations
 from aigw.cli.reach import CallFailed, Gateway, find
@@ -335,6 +335,6 @@ def _facts(model: str, answer: Answer, reading: Reading, first: float | None, to
     if counts:
         parts.append(f"{' + '.join(counts)} tokens")
     if first is not None and answer.streams:
-        parts.append(f"first after {first:.2f} s")
-    parts.append(f"{total:.2f} s")
+        parts.append(f"first after {figures.duration(round(first * 1e6))}")
+    parts.append(f"{figures.duration(round(total * 1e6))} in all")
     return ", ".join(parts)

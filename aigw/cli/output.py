@@ -67,12 +67,20 @@ def aside(text: str) -> None:
     sys.stderr.flush()
 
 
+class _Waiting:
+    """Whether a line of `waiting` stands on the terminal."""
+
+    shown = False
+
+
 def waiting(text: str) -> None:
-    """On a terminal: what is waited for, in the line where the next output will be; "" takes it away again."""
-    if drawn(sys.stderr) and sys.stdout.isatty():
-        sys.stdout.flush()
-        sys.stderr.write("\r\x1b[K" + (f"\x1b[2m{safe(text)}\x1b[0m" if text and coloured(sys.stderr) else safe(text)))
-        sys.stderr.flush()
+    """On a terminal: what is waited for, in the line where the next output will be; "" takes it away again, if it is there."""
+    if not (text or _Waiting.shown) or not (drawn(sys.stderr) and sys.stdout.isatty()):
+        return
+    _Waiting.shown = bool(text)
+    sys.stdout.flush()
+    sys.stderr.write("\r\x1b[K" + (f"\x1b[2m{safe(text)}\x1b[0m" if text and coloured(sys.stderr) else safe(text)))
+    sys.stderr.flush()
 
 
 def typed(prompt: str) -> str:
