@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -13,12 +13,14 @@ from aigw.config import schema
 from aigw.deployment import ProviderKey
 from aigw.errors import ConfigError, UpstreamError
 from aigw.exchange import UpstreamRequest
-from aigw.providers import compatible, key_check
-from aigw.providers.key_check import Answered, Check, Outcome, Verdict
+from aigw.providers import compatible, discovery, key_check
+from aigw.providers.compatible import CompatibleProvider
+from aigw.providers.discovery import Found
+from aigw.providers.key_check import Answered, Outcome, Verdict
 from aigw.upstream.answer import WholeAnswer
 from aigw.upstream.http import HttpTransport
 
-__all__ = ["Verdict", "check_key", "checked", "in_loop"]
+__all__ = ["Found", "Verdict", "check_key", "checked", "discover", "in_loop"]
 
 MOST = 8 * 1024 * 1024
 """Bytes of an answer; the longest public list of models is under 1 MB."""
@@ -49,7 +51,18 @@ async def checked(
     return await drive(key_check.check(provider, mine, own_address=own_address), within)
 
 
-async def drive(check: Check, within: float) -> Verdict:
+def discover(base_url: str, key: str, upstream: schema.Upstream, *, model: str = "", timeout: float = 20.0) -> Found:
+    """What is at *base_url*: its APIs, models, how it reports usage. *key* is the secret itself, "" for none; *model* is asked
+    for a word (a few tokens), else one that it lists. Blocks for *timeout* seconds at most. Raises ConfigError for what is no
+    URL."""
+
+    def build(table: schema.Provider) -> CompatibleProvider:
+        return compatible.build("new", table, upstream, [key] if key else [], environ=os.environ)
+
+    return in_loop(drive(discovery.search(base_url, ProviderKey("new", key), build, model=model), timeout))
+
+
+async def drive(check: Generator[UpstreamRequest, Outcome, T], within: float) -> T:
     """Send what *check* wants sent, one after the other, in *within* seconds all together."""
     loop = asyncio.get_running_loop()
     until = loop.time() + within
@@ -59,8 +72,8 @@ async def drive(check: Check, within: float) -> Verdict:
         while True:
             request = check.send(await _ask(transport, request, until - loop.time()))
     except StopIteration as end:
-        verdict: Verdict = end.value
-        return verdict
+        result: T = end.value
+        return result
     finally:
         await transport.close()
 

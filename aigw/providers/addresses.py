@@ -52,6 +52,8 @@ class Addresses:
         if not row.models_url:
             return ""
         url = self._moved(row.models_url)
+        if url.startswith("/"):  # a server that speaks Anthropic's API alone: it has no other address
+            return self._anthropic_surface() + url
         return url if url or row.protocol != "openai" else self._given + "/models"
 
     def key_check(self) -> str:

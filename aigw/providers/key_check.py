@@ -21,7 +21,7 @@ from aigw.providers.compatible import CompatibleProvider
 
 GOOD, WRONG_KEY, NO_CREDIT, WRONG_URL, LIMITED, UNKNOWN = "good", "wrong_key", "no_credit", "wrong_url", "limited", "unknown"
 
-_NOTHING_THERE = (404, 405, 410, 501)
+NOTHING_THERE = (404, 405, 410, 501)
 _DETAIL = 240  # characters of an explanation
 
 
@@ -62,14 +62,14 @@ def check(provider: CompatibleProvider, key: ProviderKey, *, own_address: bool) 
     """Check *key* ("" as its secret: whether none is needed). *own_address*: the operator wrote the base URL, which may be
     wrong; the catalog's own is not doubted for one bad answer."""
     row = catalog.row(provider.kind)
-    reader = _Reader(provider, key, row, own_address)
+    reader = Reader(provider, key, row, own_address)
     request = provider.key_request(key)
     if request is not None:
         answer = yield request
         verdict = reader.read(answer, request)
         if verdict.kind == GOOD:
             return verdict._replace(models=(yield from _models(provider, key)))
-        elsewhere = isinstance(answer, Answered) and (answer.status in _NOTHING_THERE or verdict.kind == WRONG_URL)
+        elsewhere = isinstance(answer, Answered) and (answer.status in NOTHING_THERE or verdict.kind == WRONG_URL)
         if not elsewhere:  # a relay may have no such page, and still list its models
             return verdict
     request = provider.models_request(key)
@@ -100,10 +100,10 @@ def ask_for_a_word(provider: CompatibleProvider, key: ProviderKey, model: str) -
     body = {"model": model, most: 16, "messages": [{"role": "user", "content": "Answer with one word: hello"}]}
     request = provider.prepare(operation, msgspec.json.encode(body), key, {})
     answer = yield request
-    verdict = _Reader(provider, key, row, own_address=True).read(answer, request, model=model)
+    verdict = Reader(provider, key, row, own_address=True).read(answer, request, model=model)
     if verdict.kind != GOOD or not isinstance(answer, Answered):
         return verdict
-    value = _decoded(answer.body)
+    value = decoded(answer.body)
     if not isinstance(value, dict) or not ("choices" in value or "content" in value):
         return Verdict(WRONG_URL, "answered with something that is no completion")
     usage = value.get("usage")
@@ -123,7 +123,7 @@ def _models(provider: CompatibleProvider, key: ProviderKey) -> Generator[Upstrea
         return ()
 
 
-class _Reader:
+class Reader:
     """Reads the answers of one check."""
 
     def __init__(self, provider: CompatibleProvider, key: ProviderKey, row: catalog.Row, own_address: bool) -> None:
@@ -141,7 +141,7 @@ class _Reader:
             return Verdict(UNKNOWN, "the proxy on the way wants a login (407)")
         if 300 <= status < 400:
             to = next((value.decode("latin-1") for name, value in headers if name.lower() == b"location"), "")
-            return Verdict(self._elsewhere, _line(f"redirects ({status}) to {to or 'somewhere else'}; use that address"))
+            return Verdict(self._elsewhere, line(f"redirects ({status}) to {to or 'somewhere else'}; use that address"))
         if 200 <= status < 300:
             error = self._provider.error_in_body(body, self._key)
             if error is not None:
@@ -150,13 +150,13 @@ class _Reader:
                 return Verdict(self._elsewhere, "answers, but not with a list of models")
             return _balance(body) or Verdict(GOOD, "")
         error = self._provider.judge(status, headers, body, self._key)
-        if status in _NOTHING_THERE and not (model and body.lstrip()[:1] in (b"{", b"[")):
+        if status in NOTHING_THERE and not (model and body.lstrip()[:1] in (b"{", b"[")):
             path = request.target.path.partition("?")[0]
             return Verdict(self._elsewhere, f"has nothing at {path} ({status})")
         return self._refused(error)
 
     def _refused(self, error: UpstreamError) -> Verdict:
-        detail = _line(error.detail)
+        detail = line(error.detail)
         if error.code == "provider_credentials_exhausted":
             return Verdict(NO_CREDIT, detail)
         if error.code == "provider_rate_limited":
@@ -168,10 +168,12 @@ class _Reader:
 
     def _unreached(self, error: UpstreamError, request: UpstreamRequest) -> Verdict:
         origin = request.target.origin
-        detail = _line(f"{error.message} ({error.detail})" if error.detail != error.message else error.message)
+        detail = line(f"{error.message} ({error.detail})" if error.detail != error.message else error.message)
+        if "Connect call failed" in detail:  # asyncio's words for a refused connection
+            detail = f"nothing listens at {origin.host}:{origin.port}"
         if origin.proxy:
             proxy = " (407: it wants a login)" if "answered 407" in error.detail else ""
-            return Verdict(UNKNOWN, _line(f"could not be reached by the proxy{proxy}: {error.detail}"))
+            return Verdict(UNKNOWN, line(f"could not be reached by the proxy{proxy}: {error.detail}"))
         if error.code == "provider_bad_response":
             other = "http" if origin.scheme == "https" else "https"
             return Verdict(self._elsewhere, f"does not answer in HTTP; is it {other}://?")
@@ -193,14 +195,14 @@ def is_page(headers: Headers, body: bytes) -> bool:
 
 def _titled(body: bytes) -> str:
     title = re.search(r"<title[^>]*>([^<]{1,200})", body[:4096].decode("utf-8", "replace"), re.IGNORECASE)
-    text = _line(title[1])[:60] if title else ""
+    text = line(title[1])[:60] if title else ""
     return f' ("{text}")' if text else ""
 
 
 def _balance(body: bytes) -> Verdict | None:
     """What an answer says of the account's money: DeepSeek's `is_available`, Moonshot's `available_balance`, OpenRouter's
     `limit_remaining`. None when it says nothing."""
-    value = _decoded(body)
+    value = decoded(body)
     if not isinstance(value, dict):
         return None
     if value.get("is_available") is False:
@@ -223,7 +225,7 @@ def _is_list(body: bytes) -> bool:
     return True
 
 
-def _decoded(body: bytes) -> Any:
+def decoded(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
@@ -234,7 +236,52 @@ def _counted(models: tuple[str, ...]) -> str:
     return f"{len(models)} model{'s' * (len(models) != 1)}"
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """One printable line of bounded length."""
-    line = " ".join("".join(one if one.isprintable() else " " for one in text).split())
-    return line if len(line) <= _DETAIL else line[: _DETAIL - 3] + "..."
+    short = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    return short if len(short) <= _DETAIL else short[: _DETAIL - 3] + "..."
+
+
+# ---- whose key it looks like
+
+_LOOKS = (
+    ("sk-ant-oat", "claude-code"),
+    ("sk-ant-", "anthropic"),
+    ("sk-or-v1-", "openrouter"),
+    ("sk-proj-", "openai"),
+    ("sk-svcacct-", "openai"),
+    ("gsk_", "groq"),
+    ("xai-", "xai"),
+    ("AIza", "gemini"),
+    ("pplx-", "perplexity"),
+    ("nvapi-", "nvidia"),
+    ("hf_", "huggingface"),
+    ("r8_", "replicate"),
+    ("csk-", "cerebras"),
+    ("fw_", "fireworks"),
+    ("tgp_v1_", "together"),
+    ("github_pat_", "github"),
+    ("ghp_", "github"),
+    ("dapi", "databricks"),
+    ("ABSK", "bedrock"),
+)
+"""Beginnings of keys that one vendor alone gives out, and its row. They are those that leak scanners and `redact.py` know; a
+plain "sk-" is nobody's. Good enough to ask "are you sure?", not to refuse."""
+
+OURS = "sk-aigw-"
+
+
+def looks_like(key: str) -> str:
+    """The row whose key *key* looks like: "aigw" for a consumer key of a gateway such as this one, "" when it does not show."""
+    if key.startswith(OURS):
+        return "aigw"
+    return next((name for start, name in _LOOKS if key.startswith(start)), "")
+
+
+def foreign(key: str, row: catalog.Row) -> str:
+    """As `looks_like`, "" when it is a key for *row* too: the same vendor's, or a server that takes anybody's."""
+    name = looks_like(key)
+    if not name or row.category in {"generic", "local"} or name in {row.id, row.twin}:
+        return ""
+    vendor = {"claude-code": "anthropic", "github-copilot": "github"}
+    return "" if vendor.get(name, name) == vendor.get(row.id, row.id) else name
