@@ -16,6 +16,7 @@ from aigw.errors import ConfigError, GatewayError, StoreError
 
 COMMANDS = {
     # each is the module aigw/cli/NAME.py with a typer app called `app`
+    "init": "Set up: providers, keys, a default model, a first call.",
     "serve": "Serve models' APIs at http://127.0.0.1:8080/v1.",
     "chat": "Ask a model through the gateway, once or in a conversation.",
     "run": "Start a coding agent that uses the gateway: claude, codex, opencode, qwen.",
