@@ -1,4 +1,4 @@
-"""Node programs that others wrote, installed from the lock in tests/e2e/node: checked by hash, no install scripts."""
+"""Node programs that others wrote, installed from the locks beside their folders: checked by hash, no install scripts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,24 @@ EMULATOR = HERE / "node_modules/@copilotkit/aimock/dist/cli.js"
 
 CLAUDE_CODE = HERE / "node_modules/@anthropic-ai/claude-code/cli-wrapper.cjs"
 
+AGENTS = Path(__file__).parent / "node-agents"
+
+CODEX = AGENTS / "node_modules/@openai/codex/bin/codex.js"
+
+QWEN_CODE = AGENTS / "node_modules/@qwen-code/qwen-code/cli.js"
+
 
 def install(wanted: Path, *flags: str) -> Path:
-    """*wanted* is there, by `npm ci` when the lock has changed since the last time or it was not asked for before."""
+    """*wanted* is there, by `npm ci` when the lock beside its node_modules has changed since the last time or it was not asked
+    for before."""
+    folder = next(parent.parent for parent in wanted.parents if parent.name == "node_modules")
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("needs node and npm (Debian: nodejs, npm)")
-    done = HERE / "node_modules" / ".made-from.json"
-    lock = (HERE / "package-lock.json").read_text()
+    done = folder / "node_modules" / ".made-from.json"
+    lock = (folder / "package-lock.json").read_text()
     if not wanted.exists() or not done.exists() or done.read_text() != lock:
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", *flags]
-        made = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=300, check=False)
+        made = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
         assert made.returncode == 0, made.stderr
         done.write_text(lock)
     assert wanted.exists()
