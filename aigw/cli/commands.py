@@ -16,7 +16,10 @@ from typer.main import get_command
 
 from aigw.cli.locations import Locations
 
-_COMPLETION = ("install_completion", "show_completion")  # of the root alone
+_COMPLETION = {  # of the root alone
+    "install_completion": "Have this shell complete commands and names; or name one: bash, zsh, fish.",
+    "show_completion": "Print what that would install.",
+}
 
 
 class Noun(TyperGroup):
@@ -96,6 +99,8 @@ def assemble(app: typer.Typer, summaries: Mapping[str, str]) -> Any:
     """The whole command line: `app`'s own options, and the commands named in `summaries` with their one-line help."""
     root: Any = get_command(app)
     root.commands = _Later(summaries)
+    for option in root.params:
+        option.help = _COMPLETION.get(option.name, option.help)
     return _adopt(root)
 
 

@@ -19,21 +19,41 @@ from typing import Any
 
 import typer
 
+from aigw.cli import output
 from aigw.cli.locations import locations
 
 VARIABLE = "_AIGW_COMPLETE"
 """Set by the scripts of `aigw --show-completion`: the way in for shells."""
 
+SHELLS = ("bash", "zsh", "fish")
+
 _PLAIN = re.compile(r"[\w./@+-][\w.:/@+=,-]*\Z")
+
+
+def set_up(shell: str, *, install: bool) -> None:
+    """Print the lines by which *shell* ("" for the one that runs this) completes `aigw`, or put them where it reads them. Exits
+    with 2 for a shell that we cannot."""
+    from typer import _completion_shared as completion  # typer has no public door to it
+
+    name = shell or completion._get_shell_name() or os.path.basename(os.environ.get("SHELL", ""))  # noqa: PTH119, SLF001
+    if name not in SHELLS:
+        output.fail(f"{output.safe(name[:40]) or 'this shell'} is none that aigw completes for; name one: {', '.join(SHELLS)}")
+        raise SystemExit(2)
+    if install:
+        _, place = completion.install(shell=name, prog_name="aigw", complete_var=VARIABLE)
+        output.note(f"Written: {place}. A new {name} completes 'aigw'.")
+    else:
+        output.data(completion.get_completion_script(prog_name="aigw", complete_var=VARIABLE, shell=name))
 
 
 def answer(complete: Callable[[], Any]) -> int:
     """Run *complete*, which writes to standard output and exits, and pass its answer on. Returns the exit code."""
-    cut = _rejoined() if os.environ.get(VARIABLE) == "complete_bash" else 0
-    code = 0
+    code = cut = 0
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
         try:
+            if os.environ.get(VARIABLE) == "complete_bash":
+                cut = _rejoined()
             complete()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0

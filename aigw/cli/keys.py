@@ -16,6 +16,7 @@ import typer
 
 from aigw.cli import operator, output, windows
 from aigw.cli.commands import Noun
+from aigw.cli.complete import consumer_names
 from aigw.cli.locations import Locations, locations
 from aigw.cli.output import Column
 from aigw.errors import StoreError
@@ -48,7 +49,10 @@ Examples:
 )
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The consumer. One that exists gets a further key.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="The consumer. One that exists gets a further key.", autocompletion=consumer_names),
+    ],
     group: Annotated[str | None, typer.Option(metavar="GROUP", help="The consumer's group.")] = None,
     tag: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Copied into each record; may be repeated.")
@@ -219,7 +223,9 @@ def list_keys(
 @app.command()
 def show(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="NAME|KEY_ID", help="A consumer, or one of its keys.")],
+    target: Annotated[
+        str, typer.Argument(metavar="NAME|KEY_ID", help="A consumer, or one of its keys.", autocompletion=consumer_names)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """One consumer: what it may do, and all its keys."""
@@ -288,7 +294,10 @@ Examples:
 )
 def revoke(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="NAME|KEY_ID", help="A key, or a consumer with one live key.")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="NAME|KEY_ID", help="A key, or a consumer with one live key.", autocompletion=consumer_names),
+    ],
     everything: Annotated[bool, typer.Option("--all", help="All keys of that consumer.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,

@@ -22,10 +22,10 @@ COMMANDS = {
     "run": "Start a coding agent that uses the gateway: claude, codex, opencode, qwen.",
     "connect": "What to enter in an application so that it uses the gateway.",
     "keys": "Consumer keys: who may call. Create, list, show, revoke.",
-    "stats": "Who used what, how fast, at what cost.",
     "models": "Which names work, where each goes and why, at what price.",
     "routes": "Names of your own: targets, shares, fallbacks.",
     "config": "The config file: path, check, show, edit.",
+    "stats": "Who used what, how fast, at what cost.",
     "doctor": "What is wrong here, what it means, and the command that helps.",
 }
 
@@ -64,6 +64,11 @@ def main(arguments: Sequence[str]) -> int:
 
         return complete.answer(lambda: assemble(app, COMMANDS).main([], prog_name="aigw", obj=Locations()))
     try:
+        if arguments[:1] in (["--install-completion"], ["--show-completion"]) and len(arguments) <= 2:
+            from aigw.cli import complete
+
+            complete.set_up("".join(arguments[1:]), install=arguments[0] == "--install-completion")
+            return 0
         assemble(app, COMMANDS).main(list(arguments), prog_name="aigw", obj=Locations())
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0

@@ -37,9 +37,9 @@ Usage: aigw [OPTIONS] COMMAND [ARGS]...
 
 Options:
   -V, --version         Show the version.
-  --install-completion  Install completion for the current shell.
-  --show-completion     Show completion for the current shell, to copy it or
-                        customize the installation.
+  --install-completion  Have this shell complete commands and names; or name
+                        one: bash, zsh, fish.
+  --show-completion     Print what that would install.
   --config FILE         Config file. Default: $AIGW_CONFIG, else the user's
                         config directory.
   --data-dir DIR        Database and journal. Default: $AIGW_DATA_DIR, else
