@@ -45,7 +45,7 @@ def test_it_ends_in_the_set_up(furnished: Home, way: str) -> None:
 
 
 def test_nobody_to_ask(furnished: Home) -> None:
-    """Without a terminal: no question, exit code 0, and what to type next, with the whole path while the folder is not on PATH."""
+    """Without a terminal: no question, exit code 0, and what to type next (the whole path, as it is not on PATH)."""
     ran = furnished.install()
     assert ran.returncode == 0
     whole = shlex.quote(str(furnished.aigw)).replace("'\"'\"'", "'\\''")

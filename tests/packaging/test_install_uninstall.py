@@ -1,4 +1,4 @@
-"""install.sh --uninstall: the program goes, what people made stays; --purge takes that too, after a yes, and nothing of others."""
+"""install.sh --uninstall: the program goes, what people made stays; --purge takes that too, after a yes; nothing of others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_it_leaves_what_people_made(used: Home) -> None:
 
 
 def test_purge(used: Home) -> None:
-    """Every file that aigw made goes, each is named, and so do the folders that are named after it. A second time there is nothing."""
+    """Every file that aigw made goes, each is named, and so do its folders. A second time there is nothing."""
     made = {name for name in used.contents() if (used.path / name).is_file()}
     ran = used.install("--uninstall", "--purge", "--yes")
     assert ran.returncode == 0, ran.stderr

@@ -116,9 +116,11 @@ def _age(version: str) -> tuple[str, str]:
 
 
 def _locale(environ: Mapping[str, str]) -> Iterator[Finding]:
-    name = next((value for variable in ("LC_ALL", "LC_CTYPE", "LANG") if (value := environ.get(variable))), "")
+    name = next((value for variable in ("LC_ALL", "LANG", "LC_CTYPE") if (value := environ.get(variable))), "")
+    before = locale.setlocale(locale.LC_MESSAGES)
     try:
-        locale.setlocale(locale.LC_CTYPE, "")
+        locale.setlocale(locale.LC_MESSAGES, "")  # of LC_CTYPE Python has changed the variable, if the locale is not there
+        locale.setlocale(locale.LC_MESSAGES, before)
     except locale.Error:
         yield warning(
             "locale_missing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -87,8 +88,8 @@ def _unresolved(loaded: Loaded, environ: Mapping[str, str], *, serves: bool) -> 
 def _modes(loaded: Loaded) -> Iterator[Finding]:
     for text in loaded.warnings:
         if "; run: chmod" in text:
-            what, _, command = text.partition("; run: ")
-            yield warning("config_open", (what, what), next=command)
+            what = text.partition("; run: ")[0]
+            yield warning("config_open", (what, what), next=f"chmod 600 {shlex.quote(str(loaded.path))}")
         else:
             yield warning("config_doubtful", (text, text), next="aigw config edit")
     folder = loaded.path.parent
@@ -103,7 +104,7 @@ def _modes(loaded: Loaded) -> Iterator[Finding]:
                 "Whoever can do that can replace the config, and with it where your keys are sent.",
                 "他们可以替换配置，从而改变密钥的去向。",
             ),
-            f"chmod 700 {folder}",
+            f"chmod 700 {shlex.quote(str(folder))}",
         )
     for path in sorted(_key_files(loaded.config)):
         if (mode := _mode(Path(path))) & 0o044:
@@ -111,7 +112,7 @@ def _modes(loaded: Loaded) -> Iterator[Finding]:
                 "key_file_open",
                 (f"others may read {path} (mode {mode & 0o777:04o})", f"其他用户可以读取 {path}（权限 {mode & 0o777:04o}）"),
                 ("It holds a key.", "其中有密钥。"),
-                f"chmod 600 {path}",
+                f"chmod 600 {shlex.quote(path)}",
             )
 
 
