@@ -33,9 +33,9 @@ def pinned() -> tuple[str, str]:
     return f"pip-{found[1]}-py3-none-any.whl", found[2]
 
 
-def configured(name: str) -> list[str]:
-    """Values of a pip option: from the environment, else from pip's configuration files, the user's before the machine's."""
-    given = os.environ.get("PIP_" + name.replace("-", "_").upper(), "").split()
+def configured(name: str) -> str:
+    """A pip option: from the environment, else from pip's configuration files, the user's before the machine's; "" for none."""
+    given = os.environ.get("PIP_" + name.replace("-", "_").upper(), "").strip()
     if given:
         return given
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser())
@@ -57,17 +57,17 @@ def configured(name: str) -> list[str]:
             continue
         for section in ("install", "global"):
             if parser.has_option(section, name):
-                return parser.get(section, name).split()
-    return []
+                return parser.get(section, name).strip()
+    return ""
 
 
 def indexes() -> list[str]:
     """Addresses of package indexes, the preferred one first."""
-    preferred = configured("index-url")
+    preferred = configured("index-url").split()
     if not preferred:
         lock = tomllib.loads((HERE.parent / "uv.lock").read_text("utf-8"))
         preferred = [url for package in lock["package"] if (url := package["source"].get("registry"))][:1]
-    return [url.rstrip("/") for url in preferred + configured("extra-index-url")]
+    return [url.rstrip("/") for url in preferred + configured("extra-index-url").split()]
 
 
 class _Links(HTMLParser):
@@ -84,7 +84,7 @@ def curl(url: str) -> bytes:
     # --config - : the address may hold a password, which no other user should read in the list of processes
     options = ["curl", "--silent", "--show-error", "--fail", "--location", "--max-time", "60", "--config", "-"]
     if certificates := configured("cert"):
-        options += ["--cacert", certificates[0]]
+        options += ["--cacert", certificates]
     try:
         answer = subprocess.run(options, input=f'url = "{url}"\n'.encode(), capture_output=True, check=False)
     except FileNotFoundError:
