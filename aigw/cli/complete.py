@@ -52,6 +52,9 @@ def answer(complete: Callable[[], Any]) -> int:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
         try:
+            from typer import _completion_classes as classes
+
+            classes._sanitize_help_text = str  # type: ignore[assignment] # noqa: SLF001 - ours has no markup; rich takes 0.1 s
             if os.environ.get(VARIABLE) == "complete_bash":
                 cut = _rejoined()
             complete()

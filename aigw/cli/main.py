@@ -15,13 +15,14 @@ from aigw.cli.locations import Locations
 from aigw.errors import ConfigError, GatewayError, StoreError
 
 COMMANDS = {
-    # each is the module aigw/cli/NAME.py with a typer app called `app`
+    # each is the module aigw/cli/NAME.py with a typer app called `app`; in 80 columns a line each
     "init": "Set up: providers, keys, a default model, a first call.",
     "serve": "Serve models' APIs at http://127.0.0.1:8080/v1.",
     "chat": "Ask a model through the gateway, once or in a conversation.",
-    "run": "Start a coding agent that uses the gateway: claude, codex, opencode, qwen.",
+    "run": "Start a coding agent on it: claude, codex, opencode, qwen.",
     "connect": "What to enter in an application so that it uses the gateway.",
     "keys": "Consumer keys: who may call. Create, list, show, revoke.",
+    "providers": "Who serves models: list, add, test; their keys.",
     "models": "Which names work, where each goes and why, at what price.",
     "routes": "Names of your own: targets, shares, fallbacks.",
     "config": "The config file: path, check, show, edit.",

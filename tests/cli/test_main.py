@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -70,6 +71,36 @@ def test_help(aigw: CommandLine) -> None:
     assert aigw().stdout == aigw("-h").stdout == done.stdout
     assert aigw().returncode == 0
     assert not modules_after(aigw, "--help") & {"rich", "asyncio", "ssl", "aiohttp", "msgspec", "platformdirs", "questionary"}
+
+
+def test_one_short_look(aigw: CommandLine) -> None:
+    """What people wait for while they type: neither the server's library nor what draws is imported for these, whatever their
+    answer."""
+    aigw.config.write_text('[providers.demo]\n[routes.a]\ntargets = [{provider = "demo"}]\n')
+    for arguments in (
+        ["keys"],
+        ["keys", "create", "x"],
+        ["stats"],
+        ["config", "check"],
+        ["config", "show"],
+        ["routes"],
+        ["models"],
+    ):
+        assert not modules_after(aigw, *arguments) & {"aiohttp", "rich", "questionary"}, arguments
+    assert not modules_after(aigw, "config", "path") & {"asyncio", "ssl", "aiohttp", "rich", "msgspec", "tomlkit"}
+
+
+def test_cpu(aigw: CommandLine) -> None:
+    """--version takes less than 40 ms of CPU, --help less than 250 ms: the best of five, so that other work on this machine
+    does not count."""
+    for arguments, most in ((["--version"], 0.040), (["--help"], 0.250)):
+        spent = []
+        for _ in range(5):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            assert aigw(*arguments, PYTHONWARNINGS="").returncode == 0
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert min(spent) < most, (arguments, spent)
 
 
 def test_serve_draws_and_asks_nothing(aigw: CommandLine) -> None:
