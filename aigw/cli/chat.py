@@ -79,15 +79,13 @@ def chat(
 def _prompt(words: list[str]) -> str | None:
     """The whole prompt; None when there is none and somebody sits at the terminal. Raises BadParameter for an empty one."""
     typed = " ".join(words)
-    if typed == "-":
-        typed = ""
-    elif sys.stdin.isatty():
+    if sys.stdin.isatty() and typed != "-":
         return typed if typed.strip() else None
     try:
-        piped = "" if sys.stdin.isatty() and words != ["-"] else sys.stdin.read()
+        piped = sys.stdin.buffer.read().decode("utf-8-sig")  # as it is, whatever the locale
     except UnicodeDecodeError:
-        raise typer.BadParameter("standard input is not text", param_hint="PROMPT") from None
-    whole = "\n\n".join(part for part in (typed, piped.strip("\n")) if part.strip())
+        raise typer.BadParameter("standard input is not UTF-8 text", param_hint="PROMPT") from None
+    whole = "\n\n".join(part for part in ("" if typed == "-" else typed, piped.strip("\n")) if part.strip())
     if not whole:
         raise typer.BadParameter("there is nothing to ask: no prompt, and standard input is empty", param_hint="PROMPT")
     return whole
@@ -128,13 +126,11 @@ class _Talk:
         self._turns.append(Turn("user", prompt))
         started = time.perf_counter()
         operation, answer = self._ask()
-        try:
+        with answer:
             if as_json:
                 self._show_json(answer)
             else:
                 self._show(operation, answer, started)
-        finally:
-            answer.close()
 
     def _ask(self) -> tuple[str, Answer]:
         """An answer, and the operation it came by: the one that the model's provider speaks. Raises CallFailed."""

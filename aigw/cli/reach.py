@@ -9,7 +9,7 @@ import http.client
 import json
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -98,7 +98,14 @@ class Answer:
 
     def close(self) -> None:
         """Hang up. A gateway stops the provider then."""
+        self._response.close()
         self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Gateway:
@@ -119,22 +126,19 @@ class Gateway:
             if 200 <= answer.status < 300:
                 self.fresh = False
                 return answer
-            error = failure(answer.read(), answer.status, answer.headers)
-            answer.close()
+            with answer:
+                error = failure(answer.read(), answer.status, answer.headers)
             if not (self.fresh and error.code == "policy_key_invalid" and time.monotonic() < until):
                 raise error
             time.sleep(0.1)
 
     def models(self) -> list[str]:
         """The names that can be asked for, as the gateway lists them. Raises CallFailed."""
-        answer = self.ask("/v1/models")
-        try:
-            found = json.loads(answer.read())
-            return [str(one["id"]) for one in found["data"]]
-        except (ValueError, TypeError, KeyError):
-            raise CallFailed(f"{self.url} answers, but not with a list of models: is a gateway there?") from None
-        finally:
-            answer.close()
+        with self.ask("/v1/models") as answer:
+            try:
+                return [str(one["id"]) for one in json.loads(answer.read())["data"]]
+            except (ValueError, TypeError, KeyError):
+                raise CallFailed(f"{self.url} answers, but not with a list of models: is a gateway there?") from None
 
     def _once(self, path: str, body: dict[str, Any] | None) -> Answer:
         address = urlsplit(self.url)
@@ -150,7 +154,10 @@ class Gateway:
             connection.sock.settimeout(None)  # a model may think for minutes; Ctrl-C ends it
             connection.request("GET" if body is None else "POST", address.path.rstrip("/") + path, content, headers)
             return Answer(connection.getresponse(), connection)
-        except (http.client.HTTPException, OSError, ValueError) as error:
+        except ValueError:  # whose message has the header in it
+            connection.close()
+            raise CallFailed("the key holds a character that no header can carry") from None
+        except (http.client.HTTPException, OSError) as error:
             connection.close()
             raise CallFailed(self._unreachable(error)) from None
         except BaseException:
