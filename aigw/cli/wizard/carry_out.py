@@ -51,6 +51,7 @@ def carry_out(plan: Plan, file: ConfigFile, where: Locations) -> Done:
 
     with _undisturbed():
         try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write(plan, file, reference)
             file.save()
             config = load.parse(file.text(), str(plan.path))

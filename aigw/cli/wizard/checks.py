@@ -108,5 +108,6 @@ def answers(verdict: Verdict) -> str:
     """The same for a provider that needs no key."""
     models = len(verdict.models)
     if verdict.kind == "good":
-        return say(f"it answers, {models} model{'s' * (models != 1)}", f"可以访问，{models} 个模型")
+        counted = say(f", {models} model{'s' * (models != 1)}", f"，{models} 个模型") if models else ""
+        return say(f"it answers{counted}", f"可以访问{counted}")
     return told(verdict)

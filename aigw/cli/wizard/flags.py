@@ -182,7 +182,7 @@ def check(plan: Plan, file: ConfigFile) -> list[Checked]:
     jobs += [Job(provider, None) for provider in plan.providers if not provider.keys and not provider.row().needs_key]
     if not jobs:
         return []
-    with output.working(f"checking {len(jobs)} key{'s' * (len(jobs) != 1)}"):
+    with output.working(f"asking {', '.join(dict.fromkeys(job.provider.name for job in jobs))}"):
         answers = checks.check_all(jobs, file)
     found = [_across(job, answer, plan, file) for job, answer in zip(jobs, answers, strict=True)]
     bad = [_judged(job, one.verdict, plan) for job, one in zip(jobs, found, strict=True)]

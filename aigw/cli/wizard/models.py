@@ -65,10 +65,16 @@ def understood(names: Names, text: str) -> Model:
         return Model(provider, model)
     try:
         target = names.table.resolve(text).targets[0]
-    except CallerError as error:
-        if len(names.providers) == 1:
+    except CallerError:
+        if len(names.providers) == 1 and text:
             return Model(next(iter(names.providers)), text)
-        raise ValueError(f"{error.message}; write it as PROVIDER/MODEL") from None
+        shown = output.safe(text[:60])
+        raise ValueError(
+            say(
+                f"no provider here is known to have '{shown}'; if one has it: PROVIDER/MODEL",
+                f"没有已知提供“{shown}”的服务商；如果确有，请写成：服务商/模型名",
+            )
+        ) from None
     return Model(target.provider, target.model or text)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prompt_toolkit.application import Application
-from prompt_toolkit.filters import is_done
+from prompt_toolkit.filters import Condition, is_done
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -21,6 +21,9 @@ from prompt_toolkit.styles import BaseStyle
 from aigw.cli.language import is_ascii, say
 from aigw.cli.output import safe, width
 from aigw.cli.wizard.choices import Choice, matching
+
+FEW = 6
+"""Choices that one sees at a glance: searching is not offered for them, though it works."""
 
 ROWS = 10
 """Of the list; with the question, the search line and the hint it fits into 16 lines."""
@@ -73,11 +76,14 @@ class Picker:
             self.at = next(place for place, choice in enumerate(self.choices) if choice.value == value)
 
     def take(self) -> list[str] | None:
-        """The answer: what is ticked, else what is pointed at; None while there is none."""
+        """The answer: what is ticked, and what is pointed at where nothing is or where it was searched for; None while there is
+        none."""
         shown = self.shown
-        if not self.ticked and not shown:
+        answer = list(self.ticked)
+        if shown and (not answer or self.typed) and shown[self.at].value not in answer:
+            answer.append(shown[self.at].value)
+        if not answer or (self.typed and not shown):
             return None
-        answer = list(self.ticked) or [shown[self.at].value]
         titles = {choice.value: choice.title for choice in self.choices}
         self._answer = ", ".join(titles.get(value, safe(value)) for value in answer)
         return answer
@@ -118,9 +124,18 @@ class Picker:
         return drawn
 
     def _hint(self) -> StyleAndTextTuples:
-        keys = say("Space ticks, Enter goes on", "空格键勾选，回车键继续") if self.many else say("Enter takes it", "回车键选定")
-        below = len(self.shown) - ROWS
-        more = say(f"{len(self.shown)} in all; ", f"共 {len(self.shown)} 项；") if below > 0 else ""
+        if self.ticked:
+            titles = {choice.value: choice.title for choice in self.choices}
+            ticked = ", ".join(titles[value] for value in self.ticked)
+            keys = say(f"Enter goes on with {ticked}", f"回车键继续：{ticked}")
+        else:
+            keys = (
+                say("Space ticks, Enter goes on", "空格键勾选，回车键继续")
+                if self.many
+                else say("Enter takes it", "回车键选定")
+            )
+        count = len(self.shown)
+        more = say(f"{count} in all; ", f"共 {count} 项；") if count > ROWS else ""
         return [("class:instruction", f"    {more}{keys}")]
 
     def _layout(self) -> Layout:
@@ -129,7 +144,10 @@ class Picker:
 
         rest = HSplit(
             [
-                Window(FormattedTextControl(self._search), height=1),
+                ConditionalContainer(
+                    Window(FormattedTextControl(self._search), height=1),
+                    filter=Condition(lambda: bool(self.typed) or self.free or len(self.choices) > FEW),
+                ),
                 Window(FormattedTextControl(self._list, focusable=True, show_cursor=False), height=rows),
                 Window(FormattedTextControl(self._hint), height=1),
             ]

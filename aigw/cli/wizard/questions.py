@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ class Interview:
         new = [provider.name for provider in self._plan.providers if not provider.old]
         if new and len(new) + len(self._standing) > 1:
             for line in models.shadows(meaning(self._plan, self._file, self._where.data_path()), new):
-                output.note(line)
+                _mark("note", line)
 
     def models(self) -> None:
         """The default model, and the one that stands in for it."""
@@ -63,9 +64,9 @@ class Interview:
         if not choices:
             return
         question = say('Default model (what "default" means)', "默认模型（模型名 default 指向它）")
-        answer = self._ask.pick(question, choices, free=True)
-        if answer:
-            self._plan.default = self._meant(answer, found)
+        chosen = self._model(question, choices)
+        if isinstance(chosen, Model):
+            self._plan.default = chosen
         main = self._plan.default.provider if self._plan.default else str(standing[0]["provider"])
         shared = models.dialogue(names, main)
         others = [one for one in found if one.provider != main and models.dialogue(names, one.provider) & shared]
@@ -78,22 +79,22 @@ class Interview:
             choices.insert(0, Choice("=", keep))
             at = "="
         question = say("Fallback, when that one fails", "备用模型（默认模型失败时使用）")
-        answer = self._ask.pick(question, choices, at=at, free=True)
-        if not answer:
+        chosen = self._model(question, choices, at=at)
+        if isinstance(chosen, Model):
+            self._plan.fallback = chosen
+        elif chosen != "=":
             self._plan.no_fallback = True
-        elif answer != "=":
-            self._plan.fallback = self._meant(answer, others)
 
-    def _meant(self, answer: str, found: list[Model]) -> Model:
-        """The chosen model, or the typed one; asked again while nobody knows whose it is."""
-        chosen = next((one for one in found if str(one) == answer), None)
-        while chosen is None:
+    def _model(self, question: str, choices: list[Choice], at: str | None = None) -> Model | str:
+        """The model that was chosen or typed; the value itself of a choice that is none ("", "=")."""
+        while True:
+            answer = self._ask.pick(question, choices, at=at, free=True)
+            if answer in ("", "="):
+                return answer
             try:
-                chosen = models.understood(meaning(self._plan, self._file, self._where.data_path()), answer)
+                return models.understood(meaning(self._plan, self._file, self._where.data_path()), answer)
             except ValueError as error:
-                output.note(str(error))
-                answer = self._ask.text(say("Model (PROVIDER/MODEL)", "模型（服务商/模型名）"))
-        return chosen
+                _mark("!", str(error))
 
     def port(self) -> None:
         """Where to listen: the next free one is proposed, and who holds the other."""
@@ -234,7 +235,7 @@ class Interview:
             if answer is None:
                 break
             answer.learn(provider)
-            _mark(answer.verdict.kind == "good", checks.answers(answer.verdict))
+            _mark(answer.verdict.kind, checks.answers(answer.verdict))
             if answer.verdict.kind == "good":
                 break
             choices = [
@@ -329,7 +330,7 @@ class Interview:
         whose = say(f"a key of {owner}", f"{owner} 的密钥")
         if owner == "aigw":
             whose = say("a consumer key of aigw", "aigw 的调用方密钥")
-        output.note(say(f"This looks like {whose}.", f"这看起来是{whose}。"))
+        output.note(say(f"This looks like {whose}.", f"这看起来是 {whose}。"))
         return not self._ask.confirm(say("Use it all the same?", "仍然使用？"), default=False)
 
     def _tried(self, provider: Provider, row: Row, key: Key) -> Key | None:
@@ -345,7 +346,7 @@ class Interview:
                 if across:
                     return key
             answer.learn(provider)
-            _mark(verdict.kind in ("good", "limited"), f"{_tail(self._known(key))}{checks.told(verdict)}")
+            _mark(verdict.kind, f"{_tail(self._known(key))}{checks.told(verdict)}")
             if verdict.kind in ("good", "limited", "unknown"):
                 return key
             wanted = self._ask.pick(say("What now?", "怎么办？"), self._ways_out(provider, row, verdict.kind))
@@ -385,7 +386,7 @@ class Interview:
             return False
         provider.name = name
         answer.learn(provider)
-        _mark(True, f"{_tail(self._known(key))}{checks.told(answer.verdict)}")
+        _mark(answer.verdict.kind, f"{_tail(self._known(key))}{checks.told(answer.verdict)}")
         return True
 
     def _wait(self, provider: Provider, key: Key | None) -> Answer | None:
@@ -416,9 +417,23 @@ def _headline(title: str) -> None:
     output.note(f"\n{'--' if is_ascii() else '──'} {title}")
 
 
-def _mark(good: bool, text: str) -> None:
-    sign = ("+" if good else "!") if is_ascii() else ("✓" if good else "✗")
-    output.note(f"  {sign} {text}")
+_SIGNS = {"good": ("+", "✓"), "limited": ("+", "✓"), "unknown": ("?", "?"), "note": ("-", "•")}
+
+
+def _mark(kind: str, text: str) -> None:
+    """What came of something, on lines that end between words. *kind* is a verdict's."""
+    plain, drawn = _SIGNS.get(kind, ("!", "✗"))
+    room = max(20, shutil.get_terminal_size().columns - 4)
+    lines, used = [""], 0
+    for word in output.safe(text).split(" "):
+        long = output.width(word)
+        if used and used + 1 + long > room:
+            lines.append(word)
+            used = long
+        else:
+            lines[-1] += f" {word}" if used else word
+            used += long + (1 if used else 0)
+    output.note(f"  {plain if is_ascii() else drawn} " + "\n    ".join(lines))
 
 
 def _tail(secret: str) -> str:

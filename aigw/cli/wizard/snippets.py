@@ -31,9 +31,13 @@ def snippets(base_url: str, key: str, chat: str, messages: str) -> list[Snippet]
                 "Python, openai",
                 "python",
                 "from openai import OpenAI\n\n"
-                f"client = OpenAI(base_url={_quoted(base_url)}, api_key={_quoted(key)})\n"
+                "client = OpenAI(\n"
+                f"    base_url={_quoted(base_url)},\n"
+                f"    api_key={_quoted(key)},\n"
+                ")\n"
                 "answer = client.chat.completions.create(\n"
-                f'    model={_quoted(chat)}, messages=[{{"role": "user", "content": "Hello"}}]\n'
+                f"    model={_quoted(chat)},\n"
+                '    messages=[{"role": "user", "content": "Hello"}],\n'
                 ")\n"
                 "print(answer.choices[0].message.content)",
             )
@@ -49,9 +53,14 @@ def snippets(base_url: str, key: str, chat: str, messages: str) -> list[Snippet]
                 "Python, anthropic",
                 "python",
                 "from anthropic import Anthropic\n\n"
-                f"client = Anthropic(base_url={_quoted(root)}, auth_token={_quoted(key)})\n"
+                "client = Anthropic(\n"
+                f"    base_url={_quoted(root)},\n"
+                f"    auth_token={_quoted(key)},\n"
+                ")\n"
                 "answer = client.messages.create(\n"
-                f'    model={_quoted(messages)}, max_tokens=1024, messages=[{{"role": "user", "content": "Hello"}}]\n'
+                f"    model={_quoted(messages)},\n"
+                "    max_tokens=1024,\n"
+                '    messages=[{"role": "user", "content": "Hello"}],\n'
                 ")\n"
                 "print(answer.content[-1].text)",
             )

@@ -76,8 +76,14 @@ def show_done(plan: Plan, file: ConfigFile, done: Done, calls: list[Snippet], wh
             say("'aigw keys create NAME' makes a key for the calls below.", "'aigw keys create 名称' 为下面的调用创建密钥。")
         )
     rule = "--" if is_ascii() else "──"
+    output.note("")
     for number, snippet in enumerate(calls):
         output.data(f"{'' if number == 0 else chr(10)}# {snippet.title}\n{snippet.text}")
+    if calls and not any("anthropic" in snippet.text for snippet in calls):
+        output.note("")
+        output.note(
+            say("Anthropic's SDK: none of your providers speaks its API.", "Anthropic SDK：您的服务商都不支持它的 API。")
+        )
     if not calls:
         output.note(say("No provider can be called yet; 'aigw init' adds one.", "尚无可用的服务商；用 'aigw init' 添加。"))
     output.note("")
