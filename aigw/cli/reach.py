@@ -120,16 +120,23 @@ class Gateway:
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Answer:
         """GET *path*, or POST *body* to it. Raises CallFailed for everything but a 2xx."""
+        if self.fresh:
+            self._wait_until_known()
+        answer = self._once(path, body)
+        if 200 <= answer.status < 300:
+            return answer
+        with answer:
+            raise failure(answer.read(), answer.status, answer.headers)
+
+    def _wait_until_known(self) -> None:
+        """Ask for what leaves no record until the key is no longer refused, or LEARNS is over."""
         until = time.monotonic() + LEARNS
-        while True:
-            answer = self._once(path, body)
-            if 200 <= answer.status < 300:
-                self.fresh = False
-                return answer
-            with answer:
-                error = failure(answer.read(), answer.status, answer.headers)
-            if not (self.fresh and error.code == "policy_key_invalid" and time.monotonic() < until):
-                raise error
+        self.fresh = False
+        while time.monotonic() < until:
+            with self._once("/v1/models", None) as answer:
+                if answer.status != 401:
+                    return
+                answer.read()
             time.sleep(0.1)
 
     def models(self) -> list[str]:

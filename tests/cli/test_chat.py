@@ -83,9 +83,8 @@ def test_the_answer_alone_is_on_stdout(gateway: Gateway) -> None:
     """In a pipe: the answer, one line break, and silence on stderr; it works at once, with a key that nobody had to make."""
     done = chat(gateway, "-m", "demo", "Hello", "there")
     assert (done.returncode, done.stdout, done.stderr) == (0, ANSWER + "Hello there\n", "")
-    assert gateway.records()[-1].consumer == "operator" if gateway.records() else True
-    found = eventually(lambda: gateway.records("requested_model = 'demo'"))[-1]
-    assert (found.consumer, found.outcome, found.stream) == ("operator", "ok", True)
+    found = eventually(gateway.records)
+    assert [(one.consumer, one.outcome, one.stream) for one in found] == [("operator", "ok", True)]
     assert (gateway.data_dir / "operator.key").stat().st_mode & 0o777 == 0o600
 
 
