@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aigw.cli.commands import assemble
+from aigw.cli.main import COMMANDS, app
 from aigw.config.load import parse
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, links, prose, spans
 
@@ -64,6 +67,19 @@ def test_examples_of_a_config(page: Path, number: int, text: str, tmp_path: Path
     assert "warning" not in ran.stderr
 
 
+def _without_arguments(words: list[str]) -> tuple[str, ...]:
+    """*words* up to the first that stands behind a whole command. A word that should be a command and is none stays."""
+    command: Any = assemble(app, COMMANDS)
+    for at, word in enumerate(words):
+        below = getattr(command, "commands", None)
+        if below is None:
+            return tuple(words[:at])
+        if word not in below:
+            return tuple(words[: at + 1])
+        command = below[word]
+    return tuple(words)
+
+
 def commands() -> dict[tuple[str, ...], set[str]]:
     """Every command of ours that a page shows, in a block or in running text, with the flags it is shown with."""
     found: dict[tuple[str, ...], set[str]] = {}
@@ -75,8 +91,7 @@ def commands() -> dict[tuple[str, ...], set[str]]:
             match = re.match(r"aigw ((?:[a-z]+(?: |$))*)(.*)", line.partition("#")[0].strip())
             if match is None:
                 continue
-            words = [word for word in match[1].split() if word not in ("alice", "ci")]
-            found.setdefault(tuple(words), set()).update(re.findall(r"(--[\w-]+)", match[2]))
+            found.setdefault(_without_arguments(match[1].split()), set()).update(re.findall(r"(--[\w-]+)", match[2]))
     return found
 
 
