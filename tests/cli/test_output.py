@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import sys
 import unicodedata
@@ -80,3 +81,38 @@ def test_talk_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 def test_width(text: str, columns: int) -> None:
     """Width is what the terminal uses, not the number of characters."""
     assert output.width(text) == columns
+
+
+@given(st.text(alphabet=st.characters()))
+def test_readable_text_keeps_its_lines_and_has_no_power(text: str) -> None:
+    """Newlines and tabs stay, as does what joins letters; nothing moves the cursor, turns the text or cannot be written."""
+    shown = output.readable(text)
+    assert not any(unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") and one not in "\n\t" for one in shown)
+    assert not any(one in "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c" for one in shown)
+    shown.encode()
+
+
+def test_readable_examples() -> None:
+    """Emoji of several parts, Persian and new characters are shown as they are; a carriage return writes over nothing."""
+    assert output.readable("a\x1b[2J\r\n\tb\x9b") == "a\\x1b[2J\n\tb\\x9b"
+    for harmless in ("👩‍👩‍👧", "می‌خواهم", "e\u0301", "\U0001fae9"):
+        assert output.readable(harmless) == harmless
+
+
+def test_parts_and_asides(capsys: pytest.CaptureFixture[str]) -> None:
+    """A part has no line break of ours; an aside is talk. Without a terminal neither has colour, and nothing waits."""
+    output.waiting("thinking")
+    output.part("a\x1b")
+    output.part("b\n")
+    output.waiting("")
+    output.aside("c\x1b")
+    assert capsys.readouterr() == ("a\\x1bb\n", "c\\x1b\n")
+
+
+def test_typed_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With stdout elsewhere the prompt is talk; the end of input is an EOFError, not an empty line."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n\nlast"))
+    assert [output.typed("> ") for _ in range(3)] == ["one", "", "last"]
+    with pytest.raises(EOFError):
+        output.typed("> ")
+    assert capsys.readouterr() == ("", "> > > > ")
