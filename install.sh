@@ -97,7 +97,6 @@ main() {
   [ -z "$ca" ] || ca=$(usable_ca_file "$start" "$ca") || exit 1
   python=$(use_network_settings "$index" "$ca"; find_python)
   put_in_place "$home" "$bin" "$python" "$dry" "$index" "$ca"
-  [ -n "$dry" ] || tell_about_path "$bin"
   if [ -n "$demo" ]; then
     prepare_demo "$bin/aigw" "$dry" "$port" "$start"
   fi
@@ -147,6 +146,7 @@ go_on() {
     if [ -n "$dry" ]; then
       say "would run: $aigw serve"
     else
+      tell_about_path "$bin"
       cd "$start"
       exec "$aigw" serve
     fi
@@ -156,6 +156,7 @@ go_on() {
   if [ -n "$had_config" ] && [ -z "$dry" ]; then
     say "kept as they are: your config $config, and the keys and records in $(data_folder "$start")"
     say "start it: $aigw serve      change the set-up: $aigw init"
+    tell_about_path "$bin"
     return
   elif [ -e "$config" ]; then # --demo wrote it just now
     [ -n "$dry" ] || say "start it: $aigw serve"
@@ -168,7 +169,9 @@ go_on() {
     if [ -n "$ca" ]; then say "(behind the same proxy aigw itself needs ca_file = \"$ca\" in [upstream] of its config)"; fi
     cd "$start"
     if [ "$answers" = /dev/tty ]; then "$bin/aigw" init </dev/tty || code=$?; else "$bin/aigw" init || code=$?; fi
+    say ""
     if [ "$code" != 0 ]; then
+      tell_about_path "$bin"
       say "aigw is installed, but not set up. To do that: $aigw init"
       exit "$code"
     fi
@@ -176,7 +179,10 @@ go_on() {
     say "next: $aigw init      (asks; without questions: aigw init --yes --from-env)"
     say "then: $aigw serve"
   fi
-  [ -n "$dry" ] || say "completion for your shell, if you like: $aigw --install-completion"
+  if [ -z "$dry" ]; then
+    tell_about_path "$bin" # last: what was said to be typed needs it
+    say "completion with Tab, if you like: aigw --install-completion"
+  fi
 }
 
 # The second line of every launcher we write; the environment it starts is named in the third.
@@ -279,7 +285,7 @@ tell_about_path() {
       if [ -n "$first" ] && [ ! "$first" -ef "$1/aigw" ]; then
         say "warning: another aigw comes first on your PATH: $first. 'aigw' means that one, and $1/aigw is this one"
       fi ;;
-    *) say "$1 is not on your PATH. Add this line to your shell's start-up file:"
+    *) say "$1 is not on your PATH yet. Type this line here, and add it to your shell's start-up file:"
        say "  export PATH=\"$1:\$PATH\"" ;;
   esac
 }
@@ -378,7 +384,7 @@ remove() {
     return
   fi
   if [ -n "$purge" ] && [ -z "$dry" ]; then
-    refuse_while_serving "$bin/aigw" "$folder" "$start"
+    refuse_while_serving "$folder" "$data"
     agree "$script" "$yes"
   fi
   [ -z "$dry" ] || verb="would remove"
@@ -428,7 +434,7 @@ find_environments() {
 find_kept() {
   local config=$1 data=$2 home=$3 beside one
   beside=$(dirname "$config")
-  doom_files "$config"
+  doom_files "$config" "$beside/.${config##*/}.new"
   if [ ! -L "$beside/keys" ]; then
     for one in "$beside"/keys/*; do
       # in a folder that is not named after us only those that the config names
@@ -482,7 +488,17 @@ note_strangers() {
 }
 
 refuse_while_serving() {
-  if [ -n "$2" ] && (cd "$3" && "$1" status) >/dev/null 2>&1; then
+  local folder=$1 data=$2
+  [ -n "$folder" ] || return 0
+  if "$folder/bin/python" -I - "$data" >/dev/null 2>&1 <<'ASK'; then
+import pathlib, sys
+from aigw.cli.control import ask
+try:
+    running = ask(pathlib.Path(sys.argv[1])) is not None
+except OSError:  # it is there, and says nothing
+    running = True
+sys.exit(not running)
+ASK
     fail "aigw serve is running, and what it keeps would be removed under it: stop it first ('aigw status' says where it is)"
   fi
 }

@@ -156,6 +156,21 @@ def test_folders_of_the_users_own(used: Home, tmp_path: Path) -> None:
     assert left == {"env", "env/bin", "env/bin/python", "keys", "keys/private", "README"}
 
 
+def test_not_under_a_running_server(used: Home) -> None:
+    """A server writes there: nothing is removed until it has been stopped."""
+    used.config.write_text("[server]\nport = 0\n[admin]\nport = 0\n[providers.demo]\n")
+    with subprocess.Popen([used.aigw, "serve"], env=used.environment, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        assert any("metrics at" in line for line in server.stderr)
+        ran = used.install("--uninstall", "--purge", "--yes")
+        server.terminate()
+        server.communicate(timeout=30)
+    assert (ran.returncode, "stop it first" in ran.stderr) == (1, True), ran.stderr
+    assert used.config.exists()
+    assert used.install("--uninstall", "--purge", "--yes").returncode == 0
+    assert used.contents() == {".config", ".local", ".local/bin", ".local/share"}
+
+
 def test_purge_goes_with_uninstall(home: Home) -> None:
     """Alone it is a mistake, not half a wish."""
     ran = home.install("--purge")
