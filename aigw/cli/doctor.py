@@ -130,6 +130,9 @@ def _show(finding: Finding) -> None:
 INDENT = len("problem") + 2
 
 
+CLOSING = "。，、；：？！）》”"
+
+
 def _wrapped(text: str) -> list[str]:
     """*text* in lines that fit beside the indentation; one line where it goes to no terminal."""
     if not sys.stdout.isatty():
@@ -153,12 +156,14 @@ def _pieces(text: str) -> Iterator[str]:
     """What must stay together: words with the space behind them, and each wide character for itself (Chinese has no spaces)."""
     word = ""
     for one in text:
-        if output.width(one) == 2:
+        if output.width(one) == 2 and one not in CLOSING:  # a line does not begin with a full stop
             if word:
                 yield word
-                word = ""
-            yield one
+            word = one
         else:
+            if word and output.width(word[-1]) == 2 and one not in CLOSING:
+                yield word
+                word = ""
             word += one
             if one == " ":
                 yield word
@@ -182,4 +187,5 @@ def _sum(problems: int, warnings: int) -> str:
     parts = [f"{problems} problem{'s' * (problems != 1)}"] * bool(problems)
     parts += [f"{warnings} warning{'s' * (warnings != 1)}"] * bool(warnings)
     parts_zh = [f"{problems} 个问题"] * bool(problems) + [f"{warnings} 个警告"] * bool(warnings)
-    return say(f"{' and '.join(parts)}. More: docs/troubleshooting.md", f"{'，'.join(parts_zh)}。详见 docs/troubleshooting.md")
+    more = "docs/troubleshooting.md"
+    return say(f"{' and '.join(parts)}.\nMore: {more}", f"{'，'.join(parts_zh)}。\n详见 {more}")
