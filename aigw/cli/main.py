@@ -32,8 +32,9 @@ COMMANDS = {
 
 EXAMPLES = """\b
 Examples:
-  aigw keys create alice            a key for alice, printed once
+  aigw init                         set up, by questions
   aigw serve                        serve until Ctrl-C
+  aigw keys create alice            a key for alice, printed once
   aigw stats --by consumer          who used what in the last 24 hours
   aigw COMMAND --help               what a command takes
 """

@@ -67,7 +67,7 @@ def test_help(aigw: CommandLine) -> None:
     assert done.stdout.startswith(HELP)
     listed = done.stdout.removeprefix(HELP).partition("\n\n")[0]
     assert [line.split(maxsplit=1) for line in listed.splitlines()] == [[name, text] for name, text in COMMANDS.items()]
-    assert "\n  Examples:\n    aigw keys create alice " in done.stdout
+    assert "\n  Examples:\n    aigw init " in done.stdout
     assert aigw().stdout == aigw("-h").stdout == done.stdout
     assert aigw().returncode == 0
     assert not modules_after(aigw, "--help") & {"rich", "asyncio", "ssl", "aiohttp", "msgspec", "platformdirs", "questionary"}
