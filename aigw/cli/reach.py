@@ -24,10 +24,10 @@ LEARNS = 3.0
 
 _NEXT = {
     "policy_key_": "give another key with --key env:NAME",
-    "caller_model_not_found": "choose one with -m",
-    "gateway_no_provider": "add a provider to the config",
-    "provider_credentials_": "look at the provider's keys in the config",
-    "provider_unreachable": "is its address right, and does it need a proxy?",
+    "caller_model_not_found": "choose one with -m ('aigw models' lists them)",
+    "gateway_no_provider": "add one: aigw init",
+    "provider_credentials_": "which key it is: aigw providers test",
+    "provider_unreachable": "what is in the way: aigw doctor",
 }
 """What to do about an error code, by its beginning, where the message of the error does not say it."""
 
