@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -39,6 +40,7 @@ class Wanted(NamedTuple):
     table: dict[str, Any]
     keys: tuple[Given, ...]
     models: tuple[str, ...] = ()
+    looked_at: bool = False  # what was found there has been said
 
 
 def add(
@@ -163,6 +165,7 @@ def _discovered(wanted: Wanted, base_url: str, upstream: schema.Upstream, model:
         output.warn("not looked at: taken for a server that speaks OpenAI's API at exactly that address")
         return wanted._replace(table={**wanted.table, "kind": "openai-compatible"})
     from aigw.cli import probing
+    from aigw.config import schema
 
     secret = next((one.secret for one in wanted.keys if one.secret), "")
     with output.working(say(f"looking at {base_url} ...", f"正在查看 {base_url} ...")):
@@ -173,9 +176,11 @@ def _discovered(wanted: Wanted, base_url: str, upstream: schema.Upstream, model:
         output.note(say("Nothing was changed. --no-check writes it all the same.", "未作任何更改。--no-check 可跳过检查。"))
         raise typer.Exit(1)
     table = {**found.table(), **({"models": [model]} if model and not verdict.models else {})}
-    return wanted._replace(
-        table={**table, **{one: wanted.table[one] for one in ("settings",) if one in wanted.table}}, models=verdict.models
-    )
+    for number, given in enumerate(wanted.keys[1:], 2):
+        provider_keys.approve(
+            wanted.name, schema.Provider(**table), upstream, given, forced=False, label=f"{wanted.name}#{number}"
+        )
+    return wanted._replace(table=table, models=verdict.models, looked_at=True)
 
 
 def _say_found(name: str, found: Found) -> None:
@@ -209,9 +214,12 @@ def _write(where: Locations, file: ConfigFile, wanted: Wanted, *, dry_run: bool)
     if dry_run:
         return
     _remember(where, names, wanted)
-    if wanted.models:
+    if wanted.models and not wanted.looked_at:
         output.note(f"{name} lists {len(wanted.models)} models: {listed(wanted.models, 5)}")
-    output.note(say(f"Try it: aigw providers test {name} --model MODEL", f"试一试：aigw providers test {name} --model MODEL"))
+    model = shlex.quote(next(iter(wanted.models), "MODEL"))
+    output.note(
+        say(f"Try it: aigw providers test {name} --model {model}", f"试一试：aigw providers test {name} --model {model}")
+    )
 
 
 def _meaning(where: Locations, file: ConfigFile, wanted: Wanted) -> Names:

@@ -283,7 +283,7 @@ def list_keys(
         output.note("No provider keys. Add one: aigw providers keys add PROVIDER -")
     else:
         output.table(
-            [Column("key"), Column("kept in"), Column("ends in", rank=2), Column("", rank=1)],
+            [Column("key"), Column("kept in"), Column("ends in", rank=2), Column("problem", rank=1)],
             [[row["label"], row["reference"], row["ends_in"] or "-", row["problem"]] for row in rows],
         )
 

@@ -208,7 +208,7 @@ def _list_catalog(where: Locations, search: str, *, as_json: bool, as_csv: bool)
         output.note("  aigw providers add NAME --base-url https://host/v1 --key -")
     else:
         output.table(
-            [Column("id"), Column(say("name", "名称")), Column("APIs", rank=1), Column("key", rank=2), Column("", rank=3)],
+            [Column("id"), Column(say("name", "名称")), Column("APIs", rank=1), Column("key", rank=2), Column("state", rank=3)],
             [
                 [
                     fact["id"],
@@ -335,7 +335,7 @@ def _say_row(row: Row, facts: dict[str, Any]) -> None:
         "key check": _check_of(row),
         "settings": "; ".join(settings),
         "serves": ", ".join(row.capabilities),
-        "models": ", ".join(row.models) + (f" (as of {row.as_of})" if row.as_of else " (older)" if row.models else ""),
+        "models": ", ".join(row.models) + (f" (as of {row.as_of or 'long ago'})" if row.models else ""),
         "default model": row.default_model,
         "claims": ", ".join(row.prefixes),
         "twin": f"{row.twin} (the same vendor across the border; keys are not shared)" if row.twin else "",
@@ -355,8 +355,16 @@ def _check_of(row: Row) -> str:
 
 
 def _say_lines(lines: dict[str, str]) -> None:
+    import shutil
+    import sys
+    import textwrap
+
+    room = max(shutil.get_terminal_size().columns - 1, 40) if output.drawn(sys.stdout) else 0
     for label, text in lines.items():
-        output.data(f"{label + ':':<15} {output.safe(text)}")
+        line = f"{label + ':':<15} {output.safe(text)}"
+        if room:  # on a terminal words stay whole; in a pipe each fact is one line
+            line = textwrap.fill(line, room, subsequent_indent=" " * 16, break_long_words=False, break_on_hyphens=False)
+        output.data(line)
 
 
 # ---- test
@@ -427,7 +435,7 @@ def check_all(
         output.csv(["provider", "label", "verdict", "detail", "models", "seconds"], [list(row.values()) for row in rows])
     else:
         output.table(
-            [Column("key"), Column("verdict"), Column("time", right=True, rank=1), Column("", rank=2)],
+            [Column("key"), Column("verdict"), Column("time", right=True, rank=1), Column("detail", rank=2)],
             [
                 [
                     one.label,

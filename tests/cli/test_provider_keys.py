@@ -28,7 +28,7 @@ def test_labels_references_and_endings(aigw: CommandLine) -> None:
     configure(aigw, "http://gpu/v1", "env:GPU_KEY", "short", "env:UNSET")
     done = aigw("providers", "keys", GPU_KEY=KEY)
     assert done.stdout.splitlines() == [
-        "key    kept in      ends in",
+        "key    kept in      ends in  problem",
         "gpu#1  env:GPU_KEY  cdef",
         "gpu#2  ***          -",
         "gpu#3  env:UNSET    -        the environment variable UNSET is not set",
