@@ -145,7 +145,7 @@ def test_nobody_there(peer: Callable[..., tuple[str, list[bytes]]]) -> None:
     [
         (
             '{"error":{"message":"m","aigw_code":"caller_model_not_found"}}',
-            "m (caller_model_not_found, req_h); choose one with -m",
+            "m (caller_model_not_found, req_h); choose one with -m ('aigw models' lists them)",
         ),
         ('{"type":"error","error":{"message":"m"},"request_id":"req_b"}', "m (HTTP 404, req_b)"),
         ('{"error":{"message":"two\\nlines"}}', "two lines (HTTP 404, req_h)"),
