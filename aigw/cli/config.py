@@ -337,7 +337,7 @@ def edit(context: typer.Context) -> None:
         shutil.rmtree(private, ignore_errors=True)
         raise
     shutil.rmtree(private, ignore_errors=True)
-    if saved and not running.tell(where):
+    if saved and not running.tell(where, _values_of(old, place)):
         raise typer.Exit(1)
 
 
@@ -384,6 +384,16 @@ def _problems_of(content: bytes, where: Locations) -> list[ConfigError]:
     for warning in (*found.loaded.warnings, *map(str, found.missing)):
         output.warn(warning)
     return []
+
+
+def _values_of(content: bytes | None, place: Path) -> dict[str, Any]:
+    """The plain values of the text that was there; none of one that was broken."""
+    from aigw.config.load import decode, tables
+
+    try:
+        return tables(decode(content or b"", str(place)), str(place))
+    except ConfigError:
+        return {}
 
 
 def _editor() -> list[str]:
