@@ -200,6 +200,8 @@ def set_route(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the change of the config, and do nothing.")] = False,
 ) -> None:
     """Make a route, or change the one of that name: what is not given stays as it is."""
+    from aigw.config import patterns
+
     where = locations(context)
     file = _file(where)
     old = file.get("routes", name)
@@ -218,6 +220,9 @@ def set_route(
         wanted["retries"] = retries
     file.set(wanted, "routes", name)
     file.check()
+    as_asked = sorted({one["provider"] for one in wanted["targets"] if not one.get("model")})
+    if to and as_asked and not patterns.is_pattern(name):
+        output.note(f"{', '.join(as_asked)} will be asked for {name!r} itself; PROVIDER/MODEL names another model")
     _finish(where, file, f"{'Changed' if old else 'Made'} the route {output.safe(name)}", dry_run=dry_run)
 
 

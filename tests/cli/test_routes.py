@@ -118,15 +118,22 @@ def test_set_changes_one(written: CommandLine) -> None:
     assert written.config.read_text() == expected.replace('fallback = [{provider = "gpu", model = "qwen3-32b"}]\n', "")
 
 
+def test_a_target_without_a_model(written: CommandLine) -> None:
+    """An exact name is asked of the provider as it is, which is rarely meant: said. Of a pattern it is the point."""
+    done = written("routes", "set", "new", "--to", "gpu", "--dry-run")
+    assert done.stderr == "gpu will be asked for 'new' itself; PROVIDER/MODEL names another model\nNothing was changed.\n"
+    assert written("routes", "set", "new-*", "--to", "gpu", "--dry-run").stderr == "Nothing was changed.\n"
+
+
 def test_dry_run(written: CommandLine) -> None:
     """The change of the file on stdout, without the secrets around it; nothing is written."""
-    done = written("routes", "set", "fast", "--to", "openai", "--dry-run")
+    done = written("routes", "set", "fast", "--to", "openai/gpt-5", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "Nothing was changed.\n")
     rows = done.stdout.splitlines()
     assert rows[:2] == [f"--- {written.config}", f"+++ {written.config}"]
     assert [row for row in rows[2:] if row[0] in "+-"] == [
         '-targets = [{provider = "gpu", model = "qwen3-32b"}]',
-        '+targets = [{provider = "openai"}]',
+        '+targets = [{provider = "openai", model = "gpt-5"}]',
     ]
     done = written("routes", "remove", "gpt-5*", "--dry-run")
     assert '-[routes."gpt-5*"]  # all of them' in done.stdout
