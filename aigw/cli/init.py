@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -144,12 +145,12 @@ def _ask(plan: Plan, file: ConfigFile, where: Locations, *, check: bool, dry_run
 
     nothing = say("Nothing was written.", "未写入任何内容。")
     asker = prompts()
-    output.note(
-        say(
-            "Sets up aigw: providers, keys, a first model.\nNothing is written before the end; Ctrl-C leaves all as it is.",
-            "设置 aigw：服务商、密钥、默认模型。\n最后确认前不写入任何内容；按 Ctrl-C 随时退出。",
-        )
+    greeting = (
+        say("Sets up aigw: providers, keys, a first model.", "设置 aigw：服务商、密钥、默认模型。"),
+        say("Nothing is written before the end; Ctrl-C leaves all as it is.", "最后确认前不写入任何内容；按 Ctrl-C 随时退出。"),
     )
+    for line in greeting:
+        output.note("\n".join(output.wrapped(line, shutil.get_terminal_size().columns)))
     output.note("")
     try:
         interview = Interview(asker, plan, file, where, os.environ, check=check)

@@ -212,6 +212,17 @@ def width(text: str) -> int:
     return sum(0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in ("W", "F") else 1 for one in text)
 
 
+def wrapped(text: str, room: int) -> list[str]:
+    """*text* as lines that end between words, none wider than *room* columns unless one word is."""
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and width(lines[-1]) + 1 + width(word) > room:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}" if lines[-1] else word
+    return lines
+
+
 def _shorten(text: str) -> str:
     if len(text) <= CELL_WIDTH and width(text) <= CELL_WIDTH:
         return text

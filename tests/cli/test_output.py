@@ -83,6 +83,36 @@ def test_width(text: str, columns: int) -> None:
     assert output.width(text) == columns
 
 
+@pytest.mark.parametrize(
+    ("text", "room", "lines"),
+    [
+        ("", 10, [""]),
+        ("one two three", 7, ["one two", "three"]),
+        ("unbreakable is longer", 5, ["unbreakable", "is", "longer"]),
+        ("模型 名称 abc", 8, ["模型", "名称 abc"]),
+    ],
+)
+def test_lines_end_between_words(text: str, room: int, lines: list[str]) -> None:
+    """Counted in columns."""
+    assert output.wrapped(text, room) == lines
+
+
+def test_a_typed_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without its newline; the end of input is not an empty answer."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(" yes \nlast"))
+    assert [output.line("Well? "), output.line("And? ")] == ["yes", "last"]
+    with pytest.raises(EOFError):
+        output.line("Still? ")
+    assert capsys.readouterr().err == "Well? And? \nStill? \n"
+
+
+def test_work_that_takes_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nothing can be drawn, a line says what is done."""
+    with output.working("asking \x1b[2J"):
+        pass
+    assert capsys.readouterr().err == "asking \\x1b[2J\n"
+
+
 @given(st.text(alphabet=st.characters()))
 def test_readable_text_keeps_its_lines_and_has_no_power(text: str) -> None:
     """Newlines and tabs stay, as does what joins letters; nothing moves the cursor, turns the text or cannot be written."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prompt_toolkit.application import Application
+from prompt_toolkit.application import Application, get_app
 from prompt_toolkit.filters import Condition, is_done
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.input import Input
@@ -106,7 +106,8 @@ class Picker:
         if not shown:
             return [("class:error", say("    nothing fits; Backspace", "    没有匹配项；按退格键"))]
         pointer, full, empty = (">", "[x]", "[ ]") if is_ascii() else ("❯", "◉", "○")
-        wide = min(36, max(width(choice.title) for choice in shown))
+        # notes stand below each other where there is room for that
+        wide = min(36, max(width(choice.title) for choice in shown)) if get_app().output.get_size().columns >= 70 else 0
         drawn: StyleAndTextTuples = []
         for place, choice in enumerate(shown):
             here, ticked = place == self.at, choice.value in self.ticked

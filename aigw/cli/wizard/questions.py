@@ -105,7 +105,7 @@ class Interview:
         proposed = port
         if port and port not in running and not is_free(port, host):
             proposed = next_free(port, host)
-            output.note(say(f"{_taken(port)}; {proposed} is free", f"{_taken(port)}；{proposed} 可用"))
+            _mark("note", say(f"{_taken(port)}; {proposed} is free", f"{_taken(port)}；{proposed} 可用"))
 
         def complaint(text: str) -> str:
             if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
@@ -423,16 +423,7 @@ _SIGNS = {"good": ("+", "✓"), "limited": ("+", "✓"), "unknown": ("?", "?"), 
 def _mark(kind: str, text: str) -> None:
     """What came of something, on lines that end between words. *kind* is a verdict's."""
     plain, drawn = _SIGNS.get(kind, ("!", "✗"))
-    room = max(20, shutil.get_terminal_size().columns - 4)
-    lines, used = [""], 0
-    for word in output.safe(text).split(" "):
-        long = output.width(word)
-        if used and used + 1 + long > room:
-            lines.append(word)
-            used = long
-        else:
-            lines[-1] += f" {word}" if used else word
-            used += long + (1 if used else 0)
+    lines = output.wrapped(output.safe(text), max(20, shutil.get_terminal_size().columns - 4))
     output.note(f"  {plain if is_ascii() else drawn} " + "\n    ".join(lines))
 
 
