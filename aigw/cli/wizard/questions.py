@@ -69,7 +69,13 @@ class Interview:
             self._plan.default = chosen
         main = self._plan.default.provider if self._plan.default else str(standing[0]["provider"])
         shared = models.dialogue(names, main)
-        others = [one for one in found if one.provider != main and models.dialogue(names, one.provider) & shared]
+        others = [
+            one
+            for one in found
+            if one.provider != main
+            and names.providers[one.provider].kind != "demo"  # an invented answer is worse than an error
+            and models.dialogue(names, one.provider) & shared
+        ]
         if not others:
             return
         choices = [Choice(str(one), output.safe(one.name), output.safe(one.provider)) for one in others]

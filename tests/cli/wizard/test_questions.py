@@ -294,7 +294,9 @@ def test_no_fallback(tmp_path: Path) -> None:
 
 
 def test_no_fallback_with_one_provider(tmp_path: Path) -> None:
-    """Nobody else is there; nor with one that speaks another API."""
+    """Nobody else is there; nor with one that speaks another API, nor with the demo, which makes its answers up."""
+    plan, _ = Wizard(tmp_path, '[providers.openai]\nkeys = ["env:A"]\n[providers.demo]\n').ask("models", (DEFAULT, None))
+    assert plan.fallback is None
     plan, _ = Wizard(tmp_path, '[providers.openai]\nkeys = ["env:A"]\n').ask("models", (DEFAULT, None))
     assert plan.default == Model("openai", "gpt-6-sol")
     other = '[providers.openai]\nkeys = ["env:A"]\n[providers.anthropic]\nkeys = ["env:B"]\n'
