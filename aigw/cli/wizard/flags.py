@@ -229,6 +229,8 @@ def _judged(job: Job, verdict: Verdict, plan: Plan) -> bool:
 def choose(plan: Plan, flags: Flags, file: ConfigFile, data_dir: Path) -> None:
     """The default model, the fallback, the port. Raises typer.BadParameter, typer.Exit, ConfigErrors."""
     names = meaning(plan, file, data_dir)
+    for line in models.shadows(names, [provider.name for provider in plan.providers if not provider.old]):
+        output.note(line)
     try:
         if flags.default_model:
             plan.default = models.understood(names, flags.default_model)
