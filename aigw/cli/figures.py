@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+_STEPS = "▁▂▃▄▅▆▇█"
+_STEPS_ASCII = "_.-=+*%#"
 _SYMBOLS = {"USD": "$", "CNY": "¥", "EUR": "€"}
 
 
@@ -30,6 +34,47 @@ def duration(microseconds: int | None) -> str:
     if seconds < 59.95:
         return f"{_three(seconds)} s"
     return f"{round(seconds) // 60}m {round(seconds) % 60:02d}s"
+
+
+def share(part: int, whole: int) -> str:
+    """0, 0.4 %, 12 %; "-" of nothing. What is not 0 never looks like it."""
+    if not whole:
+        return "-"
+    if not part:
+        return "0"
+    percent = 100 * part / whole
+    if percent < 0.095:
+        return "<0.1 %"
+    return f"{percent:.1f} %" if percent < 9.95 else f"{percent:.0f} %"
+
+
+def rate(per_second: float | None) -> str:
+    """0.85, 12.3, 123, 12.3k; "-" where nothing was measured."""
+    if per_second is None:
+        return "-"
+    if not per_second:
+        return "0"
+    return _three(per_second) if per_second < 999.5 else tokens(round(per_second))
+
+
+def sparkline(numbers: Sequence[float], *, ascii_only: bool = False, most: float | None = None) -> str:
+    """One character for each number, as tall as it is beside the largest one (or *most*). 0 is a gap; what is not is never."""
+    steps = _STEPS_ASCII if ascii_only else _STEPS
+    top = max(numbers, default=0) if most is None else most
+    if top <= 0:
+        return " " * len(numbers)
+    last = len(steps) - 1
+    return "".join(" " if number <= 0 else steps[min(last, int(number / top * len(steps)))] for number in numbers)
+
+
+def bar(number: float, most: float, width: int, *, ascii_only: bool = False) -> str:
+    """A bar as long as *number* is beside *most*, which takes *width* characters; to an eighth of one."""
+    eighths = round(8 * width * number / most) if most > 0 else 0
+    if number > 0:
+        eighths = max(eighths, 1)
+    if ascii_only:
+        return "#" * -(-eighths // 8)
+    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
 
 
 def money(costs: dict[str, int], unpriced: int = 0) -> str:

@@ -27,6 +27,8 @@ COMMANDS = {
     "routes": "Names of your own: targets, shares, fallbacks.",
     "config": "The config file: path, check, show, edit.",
     "stats": "Who used what, how fast, at what cost.",
+    "top": "What happens now: live figures, until q.",
+    "status": "Whether it runs, since when, where, and how it is.",
     "doctor": "What is wrong here, what it means, and the command that helps.",
 }
 

@@ -53,6 +53,12 @@ def _talk(text: str, colour: str) -> None:
     sys.stderr.flush()
 
 
+def draw(text: str) -> None:
+    """What a full screen sends to the terminal: cursor moves, styles, and text that the caller has made safe."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def part(text: str) -> None:
     """Data that somebody else wrote, as it arrives: several lines, made safe, without a line break of ours."""
     sys.stdout.write(readable(text))

@@ -23,13 +23,15 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class UsageRow(msgspec.Struct, kw_only=True):
-    """One line of `aigw stats`: a group of exchanges. Times are microseconds, costs nano-units by currency.
+    """One line of `aigw stats`: a group of exchanges, named as `usage` was asked (no name: all there are). Times are
+    microseconds, costs nano-units by currency.
 
-    `unpriced` counts exchanges with tokens and no known price. The percentiles come from histograms whose buckets grow by
-    less than 10 %, so they are off by 5 % at most; None where nothing was measured.
+    `unpriced` counts exchanges with tokens and no known price. `stream_output` are the tokens of streams, `stream_took` the
+    time from their first token to their end. `trend` counts requests in equal parts of the window. The percentiles come from
+    histograms whose buckets grow by less than 10 %, so they are off by 5 % at most; None where nothing was measured.
     """
 
-    group: str
+    group: tuple[str, ...]
     requests: int = 0
     errors: int = 0
     input: int = 0
@@ -41,6 +43,14 @@ class UsageRow(msgspec.Struct, kw_only=True):
     total_p95: int | None = None
     first_token_p50: int | None = None
     first_token_p95: int | None = None
+    stream_output: int = 0
+    stream_took: int = 0
+    trend: list[int] = []
+
+
+GROUPINGS = ("model", "consumer", "provider", "route", "group", "key", "operation", "error", "day", "hour")
+"""What `usage` can group by. A route is the name that was asked for where no route is written for it; a key is a consumer key's
+id; an error is our code, or nothing."""
 
 
 class Store(Protocol):
@@ -75,12 +85,29 @@ class Store(Protocol):
         skipped. Returns how many were new. *lines* are the same records as the journal has them (JSON, without a line end),
         for a store that keeps them so and need not write them again."""
 
-    async def usage(self, by: str, since: float, until: float, tz: str = "UTC") -> list[UsageRow]:
-        """Sums between two times (epoch seconds), grouped by "model", "consumer", "provider", "route", "day", "hour" or
-        "" (one row). Days and hours are those of the time zone *tz*. Most requests first; days and hours in order."""
+    async def usage(
+        self,
+        by: str,
+        since: float,
+        until: float,
+        tz: str = "UTC",
+        *,
+        only: Mapping[str, str] | None = None,
+        parts: int = 0,
+    ) -> list[UsageRow]:
+        """Sums between two times (epoch seconds), grouped by some of `GROUPINGS`, with commas between them
+        ("consumer,model"), or by "" (one row). Days and hours are those of the time zone *tz*, and come in order; within them,
+        and where time is not asked for, most requests come first. *only* names what is counted ({"consumer": "alice"}); *parts*
+        is the length of each row's `trend`. Raises ValueError for a grouping or a zone that is none."""
 
-    async def records(self, *, limit: int = 100, since: float = 0.0, ids: Iterable[str] = ()) -> list[Record]:
-        """Newest first, or exactly those named."""
+    async def records(
+        self, *, limit: int = 100, since: float = 0.0, ids: Iterable[str] = (), failed: bool = False
+    ) -> list[Record]:
+        """Newest first, or exactly those named; with *failed* those that ended with an error (a caller that left is none)."""
+
+    async def appended(self, after: int | None = None, limit: int = 1000) -> tuple[list[Record], int]:
+        """The records that came after place *after* (None: all), in the order they came, and the place of the last one, to ask
+        from next time. Of more than *limit* the newest."""
 
     async def expire(self, records_before: float, rollups_before: float, limit: int = 5000) -> int:
         """Delete at most *limit* old rows (bounded work: a nightly purge must not stop the writer). Returns how many."""

@@ -41,6 +41,9 @@ def count(durations: Iterable[int]) -> Histogram:
 
 def merge(into: MutableMapping[int, int], other: Mapping[int, int]) -> None:
     """Add the counts of *other*."""
+    if not into:
+        into.update(other)
+        return
     for key, number in other.items():
         into[key] = into.get(key, 0) + number
 
@@ -49,9 +52,14 @@ def pack(histogram: Mapping[int, int]) -> bytes:
     """As it stands in a column; nothing measured is no bytes."""
     if not histogram:
         return b""
-    lowest = min(histogram)
+    lowest, most = min(histogram), max(histogram.values())
+    if most < 256:  # one byte each, as nearly always
+        small = bytearray(max(histogram) + 1 - lowest)
+        for key, number in histogram.items():
+            small[key - lowest] = number
+        return _HEAD.pack(lowest, 1) + small
     counts = [histogram.get(key, 0) for key in range(lowest, max(histogram) + 1)]
-    width = (max(counts).bit_length() + 7) // 8
+    width = (most.bit_length() + 7) // 8
     lanes = struct.pack(f"<{len(counts)}Q", *counts)
     return _HEAD.pack(lowest, width) + b"".join([lanes[place::_LANE] for place in range(width)])
 

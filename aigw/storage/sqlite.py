@@ -20,10 +20,10 @@ import os
 import sqlite3
 import time
 import zoneinfo
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,9 +32,21 @@ import msgspec
 from aigw.consumer import Consumer, ConsumerKey
 from aigw.errors import StoreError
 from aigw.exchange import Record
-from aigw.storage.base import Change, UsageRow
+from aigw.storage.base import GROUPINGS, Change, UsageRow
 from aigw.storage.migrations import LATEST, MIGRATIONS, Migration
-from aigw.storage.rollup import ALL, DIMENSIONS, OTHER, SHOWN, SUMS, Group, Rollup, RollupKey, count_by_shape
+from aigw.storage.rollup import (
+    DAY,
+    DIMENSIONS,
+    HOUR,
+    OTHER,
+    SUMS,
+    CombinationKey,
+    Counted,
+    Rollup,
+    RollupKey,
+    count_by_shape,
+)
+from aigw.storage.sqlite_usage import TIMES, Question, answer
 from aigw.storage.storable import read_line, storable, write_line
 
 T = TypeVar("T")
@@ -46,6 +58,16 @@ ROWS_PER_STATEMENT = (200, 20, 5, 1)
 """Rows in one INSERT, largest first. Each statement gives up the interpreter lock once, and getting it back from a busy event
 loop takes up to 5 ms, so one row each would be 200 records a second on a bad day. Few sizes, so that the prepared statements
 are found again."""
+
+COMBINE_EVERY = 20_000
+"""Records between two times that the sums of combinations are brought up to date. Those are many rows for few exchanges, and a
+question can count some thousand records itself (about 3 us each)."""
+
+COMBINATIONS_BEGUN = 5000
+"""Combinations that a process begins in an hour before it counts new ones as models and routes "(other)"."""
+
+KEPT_COMBINATIONS = 2000
+"""Combinations that are remembered from one time to the next."""
 
 KEPT_ROLLUPS = 5000
 """Roll-ups the writer remembers between batches, so that it need not read what it wrote a moment ago."""
@@ -63,17 +85,26 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
 _CONSUMER = tuple(field.name for field in msgspec.structs.fields(Consumer))
 _KEY = tuple(field.name for field in msgspec.structs.fields(ConsumerKey))
 _ROLLUP_KEY = RollupKey._fields
+_COMBINATION_KEY = CombinationKey._fields
 _ROLLED = (*SUMS, "total_histogram", "first_histogram")
 
 # Every name below comes from our own types, never from input.
 _SELECT_RECORD = "SELECT line FROM record_line"
 _SELECT_CONSUMER = f"SELECT {_quoted(_CONSUMER)} FROM consumer"  # noqa: S608
 _SELECT_KEY = f"SELECT {_quoted(_KEY)} FROM consumer_key"  # noqa: S608
-_SELECT_ROLLUP = f"SELECT {_quoted(_ROLLED)} FROM rollup WHERE ({_quoted(_ROLLUP_KEY)}) = ({', '.join('?' * len(_ROLLUP_KEY))})"  # noqa: S608
+_SELECT_ROLLUP = f"SELECT {_quoted(_ROLLED)} FROM rollup WHERE ({_quoted(_ROLLUP_KEY)}) = ({_marks(len(_ROLLUP_KEY))})"  # noqa: S608
+_SELECT_COMBINATION = (
+    f"SELECT {_quoted(_ROLLED)} FROM combination WHERE ({_quoted(_COMBINATION_KEY)}) = ({_marks(len(_COMBINATION_KEY))})"  # noqa: S608
+)
 _at = operator.attrgetter("at")
+_WELL = ("ok", "client_closed")
 _id = operator.attrgetter("id")
 
 
@@ -91,6 +122,10 @@ class SqliteStore:
         self._closed = False
         self._rollups: dict[RollupKey, Rollup] = {}
         self._rollups_begun: dict[tuple[str, int], int] = {}
+        self._uncombined: dict[tuple[int, tuple[str, ...], str], Rollup] | None = None  # None: not known here
+        self._uncombined_records = 0
+        self._combinations: dict[CombinationKey, Rollup] = {}  # as they stand in the file
+        self._combinations_begun: dict[int, int] = {}
         self._data_version = -1
         self._reader: sqlite3.Connection | None = None
         with self._plain_errors():
@@ -211,12 +246,14 @@ class SqliteStore:
             with self._transaction():
                 if self._insert_records(records, lines) != len(records):
                     raise _SomeKnownError
+                self._note_failures(records)
                 self._roll_up(records)
                 return len(records)
         except _SomeKnownError:
             with self._transaction():
                 fresh = self._unknown(records, lines)
                 self._insert_records([record for record, _ in fresh], [line for _, line in fresh])
+                self._note_failures([record for record, _ in fresh])
                 self._roll_up([record for record, _ in fresh])
                 return len(fresh)
 
@@ -226,6 +263,11 @@ class SqliteStore:
         values[0::3], values[1::3], values[2::3] = map(_at, records), map(_id, records), lines
         # DO NOTHING for a known id only: OR IGNORE would also swallow a row that breaks another rule.
         return self._insert("record_line", columns, values, "ON CONFLICT (at, id) DO NOTHING")
+
+    def _note_failures(self, records: Sequence[Record]) -> None:
+        values = [value for record in records if record.outcome not in _WELL for value in (record.at, record.id)]
+        if values:
+            self._insert("failure", ("at", "id"), values, "ON CONFLICT DO NOTHING")
 
     def _unknown(self, records: Sequence[Record], lines: Sequence[bytes]) -> list[tuple[Record, bytes]]:
         """Those of *records* that are not kept yet, each once, with their lines."""
@@ -240,19 +282,76 @@ class SqliteStore:
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]
         if version != self._data_version or len(self._rollups) > KEPT_ROLLUPS:  # another process has written, or too many
             self._rollups.clear()
-            self._data_version = version
+        if version != self._data_version:
+            self._uncombined, self._data_version = None, version
+            self._combinations = {}
         touched: dict[RollupKey, Rollup] = {}
         for hour, those in _by_hour(records):
-            for names, currency, counted in count_by_shape(those):
-                for dimension, name in names.items():
-                    key = RollupKey(dimension, hour, name, currency)
+            for counted in count_by_shape(those):
+                for dimension in DIMENSIONS:
+                    key = RollupKey(dimension, hour, counted.name(dimension), counted.currency)
                     rollup = touched.get(key) or self._rollups.get(key)
                     if rollup is None:
                         key, rollup = self._load_rollup(key)
                     touched[key] = rollup
-                    rollup.add(counted)
+                    rollup.add(counted.rollup)
+                self._note_combination(hour, counted)
         values = [value for key, rollup in touched.items() for value in (*key, *rollup.row())]
         self._upsert("rollup", _ROLLUP_KEY, (*_ROLLUP_KEY, *_ROLLED), values)
+        self._uncombined_records += len(records)
+        if self._uncombined is None or self._uncombined_records >= COMBINE_EVERY:
+            self._combine()
+
+    def _note_combination(self, hour: int, counted: Counted) -> None:
+        """Remember what the next `_combine` writes, so that it need not read the records again."""
+        if self._uncombined is not None:
+            key = hour, counted.names, counted.currency
+            rollup = self._uncombined.get(key)
+            if rollup is None:
+                self._uncombined[key] = counted.rollup
+            else:
+                rollup.add(counted.rollup)
+
+    def _combine(self) -> None:
+        """Bring the sums of combinations up to date, in the transaction at hand."""
+        if self._uncombined is None:
+            self._uncombined = {}
+            query = "SELECT line FROM record_line WHERE rowid > coalesce((SELECT number FROM fact WHERE name = 'combined'), 0)"
+            for hour, those in _by_hour(_readable(line for (line,) in self._connection.execute(query))):
+                for counted in count_by_shape(those):
+                    self._note_combination(hour, counted)
+        touched: dict[CombinationKey, Rollup] = {}
+        for (hour, names, currency), counted_here in self._uncombined.items():
+            for span, start in ((HOUR, hour), (DAY, hour // DAY * DAY)):
+                key = CombinationKey._make((span, start, *names, currency))
+                rollup = touched.get(key)
+                if rollup is None:
+                    key, rollup = self._load_combination(key, touched)
+                    touched[key] = rollup
+                rollup.add(counted_here)
+        values = [value for key, rollup in touched.items() for value in (*key, *rollup.row())]
+        self._upsert("combination", _COMBINATION_KEY, (*_COMBINATION_KEY, *_ROLLED), values)
+        self._connection.execute(
+            "INSERT INTO fact (name, number) SELECT 'combined', coalesce(max(rowid), 0) FROM record_line WHERE true "
+            "ON CONFLICT (name) DO UPDATE SET number = excluded.number"
+        )
+        self._uncombined, self._uncombined_records = {}, 0
+        self._combinations = touched if len(touched) <= KEPT_COMBINATIONS else {}
+
+    def _load_combination(self, key: CombinationKey, touched: dict[CombinationKey, Rollup]) -> tuple[CombinationKey, Rollup]:
+        if key in self._combinations:
+            return key, self._combinations[key]
+        row = self._connection.execute(_SELECT_COMBINATION, key).fetchone()
+        if row is not None:
+            return key, Rollup.from_row(row)
+        begun = self._combinations_begun.get(key.start, 0)
+        if begun >= COMBINATIONS_BEGUN and key.model != OTHER:
+            other = key._replace(model=OTHER, route=OTHER)
+            return (other, touched[other]) if other in touched else self._load_combination(other, touched)
+        if len(self._combinations_begun) > 500:
+            self._combinations_begun.clear()
+        self._combinations_begun[key.start] = begun + 1
+        return key, Rollup()
 
     def _load_rollup(self, key: RollupKey) -> tuple[RollupKey, Rollup]:
         row = self._connection.execute(_SELECT_ROLLUP, key).fetchone()
@@ -268,7 +367,9 @@ class SqliteStore:
         rollup = self._rollups[key] = Rollup() if row is None else Rollup.from_row(row)
         return key, rollup
 
-    async def records(self, *, limit: int = 100, since: float = 0.0, ids: Iterable[str] = ()) -> list[Record]:
+    async def records(
+        self, *, limit: int = 100, since: float = 0.0, ids: Iterable[str] = (), failed: bool = False
+    ) -> list[Record]:
         wanted = list(ids)
 
         def read(connection: sqlite3.Connection) -> list[Record]:
@@ -279,35 +380,64 @@ class SqliteStore:
                 query = f"{_SELECT_RECORD} WHERE rowid IN ({named}) ORDER BY at DESC"
                 return [read_line(line) for (line,) in connection.execute(query, wanted)]
             query = f"{_SELECT_RECORD} WHERE at >= ? ORDER BY at DESC LIMIT ?"
+            if failed:
+                query = (
+                    "SELECT line FROM failure CROSS JOIN record_line USING (at, id) "  # CROSS: in this order
+                    "WHERE failure.at >= ? ORDER BY failure.at DESC LIMIT ?"
+                )
             return [read_line(line) for (line,) in connection.execute(query, (since, limit))]
+
+        return await self._read(read)
+
+    async def appended(self, after: int | None = None, limit: int = 1000) -> tuple[list[Record], int]:
+        def read(connection: sqlite3.Connection) -> tuple[list[Record], int]:
+            query = "SELECT rowid, line FROM record_line WHERE rowid > ? ORDER BY rowid DESC LIMIT ?"
+            rows = connection.execute(query, (after or 0, limit)).fetchall()
+            last = rows[0][0] if rows else after or 0
+            if not rows and last:  # the newest ones are gone, and their places are taken again
+                newest = connection.execute("SELECT coalesce(max(rowid), 0) FROM record_line").fetchone()[0]
+                last = min(last, newest)
+            return [read_line(line) for _, line in reversed(rows)], last
 
         return await self._read(read)
 
     # --- usage --------------------------------------------------------------------------------------------------------
 
-    async def usage(self, by: str, since: float, until: float, tz: str = "UTC") -> list[UsageRow]:
-        """See `Store.usage`. Whole hours come from the roll-ups, the parts of an hour at both ends from the records. Where
-        those are no longer kept, the whole hour at the beginning is counted and the one at the end is not, so that windows
-        laid end to end count everything once; an *until* that is not in the past takes in all there is.
+    async def usage(
+        self,
+        by: str,
+        since: float,
+        until: float,
+        tz: str = "UTC",
+        *,
+        only: Mapping[str, str] | None = None,
+        parts: int = 0,
+    ) -> list[UsageRow]:
+        """See `Store.usage`. Whole hours come from sums, the parts of an hour at both ends from the records. Where those are no
+        longer kept, the whole hour at the beginning is counted and the one at the end is not, so that windows laid end to end
+        count everything once; an *until* that is not in the past takes in all there is.
 
-        Days of zones that are not whole hours from UTC begin in the middle of a roll-up: their first and last hours are
+        Days of zones that are not whole hours from UTC begin in the middle of a sum: their first and last hours are
         counted from records in the same way. Hours are UTC's, named by the local time at which they begin.
-
-        Raises ValueError for an unknown *by* or *tz*.
         """
-        if by not in {"model", "consumer", "provider", "route", "day", "hour", ""}:
-            raise ValueError(f"usage is grouped by model, consumer, provider, route, day, hour or nothing, not by {by!r}")
+        asked = tuple(filter(None, by.split(",")))
+        for name in (*asked, *(only or {})):
+            if name not in GROUPINGS or (only and name in only and name in TIMES):
+                raise ValueError(f"usage is grouped by {', '.join(GROUPINGS)} or nothing, not by {name!r}")
+        if len(set(asked)) < len(asked) or set(TIMES) <= set(asked):
+            raise ValueError(f"usage is not grouped by {by!r}: each name once, and day or hour")
         try:
             zone: tzinfo = UTC if tz == "UTC" else zoneinfo.ZoneInfo(tz)  # UTC also where no time zone data is installed
         except (zoneinfo.ZoneInfoNotFoundError, OSError, ValueError):
             raise ValueError(f"unknown time zone {tz!r}: use a name like Europe/Berlin, Asia/Shanghai or UTC") from None
-        if until >= time.time():
-            until = math.inf
+        now = time.time()
+        trend = since, min(until, max(now, since))
+        question = Question(asked, since, math.inf if until >= now else until, zone, only or {}, parts, trend)
 
         def read(connection: sqlite3.Connection) -> list[UsageRow]:
-            connection.execute("BEGIN")  # roll-ups and records of one moment
+            connection.execute("BEGIN")  # sums and records of one moment
             try:
-                return _usage(connection, by, since, until, zone)
+                return answer(connection, question)
             finally:
                 connection.execute("ROLLBACK")
 
@@ -321,29 +451,49 @@ class SqliteStore:
                     "ON CONFLICT (name) DO UPDATE SET number = max(number, excluded.number)",
                     (records_before,),
                 )
-                query = (
-                    "DELETE FROM record_line WHERE rowid IN (SELECT rowid FROM record_line WHERE at < ? ORDER BY at LIMIT ?)"
-                )
-                gone = self._connection.execute(query, (records_before, limit)).rowcount
-                gone += self._expire_rollups(int(rollups_before // _HOUR), limit - gone, whole=not gone)
+                gone = self._expire_records(records_before, limit)
+                gone += self._expire_sums(int(rollups_before // _HOUR), limit - gone, whole=not gone)
                 query = "DELETE FROM value WHERE key IN (SELECT key FROM value WHERE expires < ? LIMIT ?)"
                 return gone + self._connection.execute(query, (time.time(), max(0, limit - gone))).rowcount
 
         return await self._write(write)
 
-    def _expire_rollups(self, before: int, limit: int, *, whole: bool) -> int:
-        """Delete hours, oldest first, as long as they fit into *limit* rows; with *whole* the first one in any case."""
+    def _expire_records(self, before: float, limit: int) -> int:
+        if self._connection.execute("SELECT 1 FROM record_line WHERE at < ? LIMIT 1", (before,)).fetchone() is None:
+            return 0
+        self._uncombined = None  # others may have written since
+        self._combine()
+        query = "DELETE FROM record_line WHERE rowid IN (SELECT rowid FROM record_line WHERE at < ? ORDER BY at LIMIT ?)"
+        gone = self._connection.execute(query, (before, limit)).rowcount
+        oldest = "coalesce((SELECT min(at) FROM record_line), ?)"
+        self._connection.execute(f"DELETE FROM failure WHERE at < {oldest}", (before,))  # noqa: S608
+        # All are combined now; where the newest have gone their places are taken again.
+        newest = "(SELECT coalesce(max(rowid), 0) FROM record_line)"
+        self._connection.execute(f"UPDATE fact SET number = {newest} WHERE name = 'combined'")  # noqa: S608
+        return gone
+
+    def _expire_sums(self, before: int, limit: int, *, whole: bool) -> int:
+        """Delete hours and days, oldest first, as long as they fit into *limit* rows; with *whole* the first in any case."""
         gone = 0
-        while True:
-            hour = self._connection.execute("SELECT min(hour) FROM rollup WHERE dimension = ?", (ALL,)).fetchone()[0]
-            if hour is None or hour >= before:
-                return gone
-            there = f"FROM rollup WHERE dimension IN ({', '.join('?' * len(DIMENSIONS))}) AND hour = ?"
-            count = self._connection.execute(f"SELECT count(*) {there}", (*DIMENSIONS, hour)).fetchone()[0]
-            if gone + count > limit and (gone or not whole):
-                return gone
-            self._rollups.clear()
-            gone += self._connection.execute(f"DELETE {there}", (*DIMENSIONS, hour)).rowcount
+        for table, start, series, latest in (
+            ("rollup", "hour", [("dimension", name) for name in reversed(DIMENSIONS)], before),
+            ("combination", "start", [("span", HOUR)], before),
+            ("combination", "start", [("span", DAY)], before - DAY + 1),
+        ):
+            for column, value in series:
+                while True:
+                    oldest = f"SELECT min({start}) FROM {table} WHERE {column} = ?"  # noqa: S608 - our own names
+                    first = self._connection.execute(oldest, (value,)).fetchone()[0]
+                    if first is None or first >= latest:
+                        break
+                    there = f"FROM {table} WHERE {column} = ? AND {start} = ?"
+                    count = self._connection.execute(f"SELECT count(*) {there}", (value, first)).fetchone()[0]
+                    if gone + count > limit and (gone or not whole):
+                        return gone
+                    self._rollups.clear()
+                    self._combinations = {}
+                    gone += self._connection.execute(f"DELETE {there}", (value, first)).rowcount
+        return gone
 
     # --- values and leases --------------------------------------------------------------------------------------------
 
@@ -431,6 +581,8 @@ class SqliteStore:
             self._connection.execute("COMMIT")
         except BaseException:
             self._rollups.clear()  # they may hold sums that are not in the file
+            self._uncombined = None
+            self._combinations = {}
             if self._connection.in_transaction:  # a full disk has rolled back by itself
                 self._connection.execute("ROLLBACK")
             raise
@@ -589,6 +741,15 @@ def _key(row: Sequence[Any]) -> ConsumerKey:
     return ConsumerKey(**dict(zip(_KEY, row, strict=True)))
 
 
+def _readable(lines: Iterable[bytes]) -> list[Record]:
+    """The records of *lines*, without what damage has made unreadable: it must not hold up those that come."""
+    records = []
+    for line in lines:
+        with contextlib.suppress(msgspec.DecodeError):
+            records.append(read_line(line))
+    return records
+
+
 def _by_hour(records: Sequence[Record]) -> Iterable[tuple[int, Sequence[Record]]]:
     """*records* by the hour in which they began. Raises ValueError when one began at no time."""
     if not records:
@@ -603,85 +764,3 @@ def _by_hour(records: Sequence[Record]) -> Iterable[tuple[int, Sequence[Record]]
         (hour, list(those))
         for hour, those in itertools.groupby(sorted(records, key=_at), key=lambda record: int(record.at // _HOUR))
     ]
-
-
-def _usage(connection: sqlite3.Connection, by: str, since: float, until: float, zone: tzinfo) -> list[UsageRow]:
-    query = "SELECT min(hour) FROM rollup WHERE dimension = ?1 UNION ALL SELECT max(hour) FROM rollup WHERE dimension = ?1"
-    [(first,), (last,)] = connection.execute(query, (ALL,))
-    groups: dict[Any, Group] = {} if by else {"": Group()}
-    if first is not None:
-        since, until = max(since, first * _HOUR), min(until, (last + 1) * _HOUR)
-        kept_from = connection.execute("SELECT number FROM fact WHERE name = 'records_from'").fetchone()
-        for name, start, end in _spans(by, since, until, zone):
-            _add_span(connection, groups, by, name, start, end, kept_from[0] if kept_from else -math.inf)
-    if by == "hour":
-        return [groups[hour].line(_local_hour(hour, zone)) for hour in sorted(groups)]
-    lines = [group.line(name) for name, group in groups.items()]
-    if by != "day":
-        lines.sort(key=lambda line: (-line.requests, line.group))
-    return lines
-
-
-def _local_hour(hour: int, zone: tzinfo) -> str:
-    return datetime.fromtimestamp(hour * _HOUR, zone).isoformat(timespec="minutes")
-
-
-def _spans(by: str, since: float, until: float, zone: tzinfo) -> Iterator[tuple[str, float, float]]:
-    """The stretches of time to add up: each local day, or all of it at once."""
-    if by != "day":
-        if since < until:
-            yield "", since, until
-        return
-    day = datetime.fromtimestamp(since, zone).date()
-    while since < until:
-        following = day + timedelta(days=1)
-        midnight = datetime(following.year, following.month, following.day, tzinfo=zone).astimezone(UTC).timestamp()
-        yield day.isoformat(), since, min(midnight, until)
-        since, day = midnight, following
-
-
-def _add_span(
-    connection: sqlite3.Connection,
-    groups: dict[Any, Group],
-    by: str,
-    name: str,
-    start: float,
-    end: float,
-    kept_from: float,
-) -> None:
-    """Add what happened from *start* to *end*: whole hours from roll-ups, the rest from records."""
-    first, last = math.ceil(start / _HOUR), math.floor(end / _HOUR)  # roll-ups from first to last, without last
-    pieces: list[tuple[float, float]] = []
-    if first > last:  # all within one hour
-        pieces.append((start, end))
-    else:
-        pieces += [(start, first * _HOUR)] if start < first * _HOUR else []
-        pieces += [(last * _HOUR, end)] if last * _HOUR < end else []
-    for begin, finish in list(pieces):
-        hour = math.floor(begin / _HOUR)
-        if hour * _HOUR < kept_from:  # its records may be gone
-            pieces.remove((begin, finish))
-            if finish == (hour + 1) * _HOUR:
-                first = hour
-
-    def group(value: Any) -> Group:
-        key = name if by == "day" else value
-        found = groups.get(key)
-        if found is None:
-            found = groups[key] = Group()
-        return found
-
-    dimension = by if by in DIMENSIONS else ALL
-    column = "name" if by in DIMENSIONS else "hour" if by == "hour" else "''"
-    where = "FROM rollup WHERE dimension = ? AND hour >= ? AND hour < ?"
-    asked = dimension, first, last
-    sums = ", ".join(f'sum("{sum_}")' for sum_ in SHOWN)
-    for value, currency, *row in connection.execute(f"SELECT {column}, currency, {sums} {where} GROUP BY 1, 2", asked):
-        group(value).add_sums(currency, *row)
-    for value, total, tokens in connection.execute(f"SELECT {column}, total_histogram, first_histogram {where}", asked):
-        group(value).add_histograms(total, tokens)
-    for begin, finish in pieces:
-        lines = connection.execute(f"{_SELECT_RECORD} WHERE at >= ? AND at < ?", (begin, finish))
-        records = [read_line(line) for (line,) in lines]
-        for names, currency, counted in count_by_shape(records):
-            group(math.floor(begin / _HOUR) if by == "hour" else names[dimension]).add(currency, counted)

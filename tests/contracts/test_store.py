@@ -8,8 +8,10 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -206,7 +208,7 @@ async def test_usage_adds_up(store: Store) -> None:
         ]
     )
     rows = await store.usage("model", NOON - 3600, NOON + 3600)
-    assert [(row.group, row.requests, row.errors) for row in rows] == [("a", 3, 0), ("b", 3, 2)]
+    assert [(row.group, row.requests, row.errors) for row in rows] == [(("a",), 3, 0), (("b",), 3, 2)]
     assert (rows[0].input, rows[0].cached, rows[0].output, rows[0].unpriced) == (12, 4, 6, 1)
     assert rows[0].costs == {"USD": 7, "CNY": 2}
     assert rows[1].costs == {"USD": 3}
@@ -216,21 +218,161 @@ async def test_usage_adds_up(store: Store) -> None:
 async def test_usage_of_nothing(store: Store) -> None:
     """No groups; the whole is one line of zeros."""
     assert await store.usage("model", 0, NOON) == []
-    assert await store.usage("", 0, NOON) == [UsageRow(group="")]
+    assert await store.usage("", 0, NOON) == [UsageRow(group=())]
 
 
-@pytest.mark.parametrize(("by", "groups"), [("consumer", ["x", "y"]), ("provider", ["p", "q"]), ("route", ["fast", "asked"])])
-async def test_usage_groups(store: Store, by: str, groups: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("by", "groups"),
+    [
+        ("consumer", [("x",), ("y",)]),
+        ("provider", [("p",), ("q",)]),
+        ("route", [("fast",), ("asked",)]),
+        ("group", [("",), ("g",)]),
+        ("key", [("k",), ("",)]),
+        ("operation", [("chat",), ("",)]),
+        ("error", [("",), ("provider_timeout",)]),
+        ("model,consumer", [("m", "x"), ("", "y")]),
+        ("consumer,model", [("x", "m"), ("y", "")]),
+        ("error,key", [("", "k"), ("provider_timeout", "")]),
+    ],
+)
+async def test_usage_groups(store: Store, by: str, groups: list[tuple[str, ...]]) -> None:
     """Most requests first. A route is the name that was asked for, also when no route of ours was found."""
-    busy = {"consumer": "x", "provider": "p", "route": "fast", "requested_model": "whatever"}
-    await store.append([record(**busy), record(**busy), record(consumer="y", provider="q", requested_model="asked")])
-    assert [row.group for row in await store.usage(by, 0, NOON + 9999)] == groups
+    busy = {
+        "consumer": "x",
+        "provider": "p",
+        "route": "fast",
+        "requested_model": "whatever",
+        "model": "m",
+        "key_id": "k",
+        "operation": "chat",
+    }
+    rare = {"consumer": "y", "provider": "q", "requested_model": "asked", "group": "g", "error": "provider_timeout"}
+    await store.append([record(**busy), record(**busy), record(**rare)])
+    for until in (NOON + 60, NOON + 9999):  # from records alone, and from sums
+        assert [row.group for row in await store.usage(by, 0, until)] == groups
+
+
+async def test_any_two_things_in_any_window(store: Store, open_again: Callable[[], Store]) -> None:
+    """Days, hours, records and what came last: all of it is counted, once, whoever wrote it, and only what was asked for."""
+    chance = random.Random(11)
+    other = open_again()
+    records = [
+        record(
+            NOON + chance.uniform(-3 * 86400, 3 * 86400),
+            model=chance.choice("ab"),
+            consumer=chance.choice("xyz"),
+            group=chance.choice("gh"),
+            input=1,
+            output=10,
+            took=2_000_000,
+            first_token=chance.choice([None, 1_000_000]),
+            stream=True,
+        )
+        for _ in range(3000)
+    ]
+    try:
+        for start in range(0, 3000, 500):
+            await (store, other)[start // 500 % 2].append(records[start : start + 500])
+        for number in range(30):
+            since, until = sorted(NOON + chance.uniform(-3.2 * 86400, 3.2 * 86400) for _ in "12")
+            if number % 3 == 0:
+                since, until = since // 86400 * 86400, until // 86400 * 86400 + 86400
+            only = chance.choice([{}, {"group": "g"}, {"consumer": "x", "group": "h"}, {"model": "nobody"}])
+            inside = [
+                kept
+                for kept in records
+                if since <= kept.at < until and all(getattr(kept, name) == value for name, value in only.items())
+            ]
+            for by in ("consumer,model", "group,consumer", "day,model", "model,day", "hour,group", "day", "hour", ""):
+                expected: dict[tuple[str, ...], int] = {} if by else {(): 0}
+                for kept in inside:
+                    local = datetime.fromtimestamp(kept.at, ZoneInfo("Asia/Shanghai"))
+                    times = {
+                        "day": local.date().isoformat(),
+                        "hour": local.replace(minute=0, second=0, microsecond=0).isoformat(timespec="minutes"),
+                    }
+                    group = tuple(times.get(name) or getattr(kept, name) for name in by.split(",") if name)
+                    expected[group] = expected.get(group, 0) + 1
+                rows = await store.usage(by, since, until, "Asia/Shanghai", only=only)
+                assert {row.group: row.requests for row in rows} == expected
+                assert all(row.input == row.requests and row.output == 10 * row.requests for row in rows)
+                streams = sum(row.stream_output for row in rows)
+                assert streams == 10 * sum(kept.first_token is not None for kept in inside)
+                assert sum(row.stream_took for row in rows) == streams * 100_000
+    finally:
+        await other.close()
+
+
+async def test_time_comes_in_order_and_then_the_busiest(store: Store) -> None:
+    """Whichever of the two is named first."""
+    busy = [record(NOON, model="b"), record(NOON, model="b"), record(NOON, model="a"), record(NOON + 86400, model="c")]
+    await store.append(busy)
+    days = (NOON // 86400, NOON // 86400 + 1)
+    first, second = (datetime.fromtimestamp(day * 86400, UTC).date().isoformat() for day in days)
+    assert [row.group for row in await store.usage("day,model", 0, NOON + 99999)] == [(first, "b"), (first, "a"), (second, "c")]
+    assert [row.group for row in await store.usage("model,day", 0, NOON + 99999)] == [("b", first), ("a", first), ("c", second)]
+
+
+async def test_a_trend_has_the_requests_of_each_part(store: Store) -> None:
+    """From records and sums alike; its parts add up to the row's requests, and lie where they were."""
+    await store.append([record(NOON + hour * 3600 + 1, model="m", consumer="c") for hour in (0, 0, 0, 1, 5)])
+    for by in ("model", "model,consumer", ""):
+        [row] = await store.usage(by, NOON, NOON + 6 * 3600, parts=6)
+        assert row.trend == [3, 1, 0, 0, 0, 1]
+        [row] = await store.usage(by, NOON, NOON + 1800, parts=3)
+        assert row.trend == [3, 0, 0]
+        [row] = await store.usage(by, NOON, NOON + 6 * 3600)
+        assert row.trend == []
+
+
+async def test_failures_are_found_among_many(store: Store) -> None:
+    """Newest first; a caller that went away is none; those of deleted records go with them."""
+    kinds = ("ok", "client_closed", "provider_error", "policy_error")
+    await store.append([record(NOON + number, outcome=kinds[number % 4]) for number in range(40)])
+    found = await store.records(failed=True, limit=3)
+    assert [(kept.at - NOON, kept.outcome) for kept in found] == [
+        (39, "policy_error"),
+        (38, "provider_error"),
+        (35, "policy_error"),
+    ]
+    assert len(await store.records(failed=True, since=NOON + 30)) == 6
+    await store.expire(NOON + 39, 0)
+    assert [kept.at - NOON for kept in await store.records(failed=True)] == [39]
+    await store.expire(NOON + 99, 0)
+    assert await store.records(failed=True) == []
+
+
+async def test_what_was_appended_since(store: Store, open_again: Callable[[], Store]) -> None:
+    """In the order in which they came, not of their times; from the last place on; of too many the newest."""
+    assert await store.appended() == ([], 0)
+    await store.append([record(NOON + 5), record(NOON)])
+    found, place = await store.appended()
+    assert [kept.at - NOON for kept in found] == [5, 0]
+    assert await store.appended(place) == ([], place)
+    other = open_again()
+    await other.append([record(NOON - 60), record(NOON + 1), record(NOON + 2)])
+    await other.close()
+    found, last = await store.appended(place, limit=2)
+    assert [kept.at - NOON for kept in found] == [1, 2]
+    assert last > place
+    await store.expire(NOON + 9999, 0)
+    _, last = await store.appended(last)
+    await store.append([record(NOON + 7)])
+    found, _ = await store.appended(last)
+    assert [kept.at - NOON for kept in found] == [7]
 
 
 async def test_an_unknown_grouping_or_zone_is_refused(store: Store) -> None:
     """In words that name what is possible."""
+    for by in ("colour", "model,colour"):
+        with pytest.raises(ValueError, match="not by 'colour'"):
+            await store.usage(by, 0, 1)
     with pytest.raises(ValueError, match="not by 'colour'"):
-        await store.usage("colour", 0, 1)
+        await store.usage("model", 0, 1, only={"colour": "red"})
+    for by in ("model,model", "day,hour"):
+        with pytest.raises(ValueError, match="each name once, and day or hour"):
+            await store.usage(by, 0, 1)
     for zone in ("Mars/Base", "../etc/passwd", ""):
         with pytest.raises(ValueError, match="time zone"):
             await store.usage("day", 0, 1, zone)
@@ -259,8 +401,8 @@ async def test_a_day_with_a_clock_change_has_its_own_length(store: Store) -> Non
         [record(start + hour * 3600 + 1) for start, hours in ((spring, 23), (autumn, 25)) for hour in range(hours)]
     )
     rows = await store.usage("day", spring - 86400, autumn + 3 * 86400, "Europe/Berlin")
-    assert [(row.group, row.requests) for row in rows] == [("2026-03-29", 23), ("2026-10-25", 25)]
-    hours = [row.group for row in await store.usage("hour", autumn, autumn + 25 * 3600, "Europe/Berlin")]
+    assert [(*row.group, row.requests) for row in rows] == [("2026-03-29", 23), ("2026-10-25", 25)]
+    hours = [row.group[0] for row in await store.usage("hour", autumn, autumn + 25 * 3600, "Europe/Berlin")]
     assert len(hours) == len(set(hours)) == 25
     assert hours[2:4] == ["2026-10-25T02:00+02:00", "2026-10-25T02:00+01:00"]
 
@@ -277,7 +419,7 @@ async def test_any_window_counts_what_lies_in_it(store: Store) -> None:
         inside = [kept for kept in records if since <= kept.at < until]
         [row] = await store.usage("", since, until)
         assert (row.requests, row.input) == (len(inside), len(inside))
-        by_model = {row.group: row.requests for row in await store.usage("model", since, until)}
+        by_model = {row.group[0]: row.requests for row in await store.usage("model", since, until)}
         assert by_model == {model: count for model in "abc" if (count := sum(kept.model == model for kept in inside))}
         by_hour = await store.usage("hour", since, until)
         assert sum(row.requests for row in by_hour) == len(inside)

@@ -6,7 +6,7 @@ import pytest
 
 from aigw.exchange import Record
 from aigw.storage.histogram import bucket
-from aigw.storage.rollup import DIMENSIONS, LONGEST_NAME, SUMS, Group, Rollup, count_by_shape
+from aigw.storage.rollup import DIMENSIONS, FEW, LONGEST_NAME, NAMES, SUMS, Group, Rollup, Trend, count_by_shape
 
 
 def rollup(**fields: Any) -> Rollup:
@@ -41,6 +41,8 @@ def test_a_rollup_survives_its_row() -> None:
         "priced": 1,
         "unpriced": 1,
         "took": 12000,
+        "stream_output": 4,
+        "stream_took": 4900,
     }
     assert again.total == counted.total == {bucket(5000): 1, bucket(7000): 1}
     assert again.first == counted.first == {bucket(100): 1}
@@ -85,24 +87,59 @@ def test_a_record_counts_once_in_every_dimension() -> None:
         Record(id="c", at=0, requested_model="m" * 9999, model="u" * 9999, currency="CNY"),
     ]
     counted = list(count_by_shape(records))
-    assert [(names, currency, rollup.sums[0]) for names, currency, rollup in counted] == [
-        ({"all": "", "consumer": "c", "provider": "p", "model": "u", "route": "r"}, "USD", 2),
-        (
-            {"all": "", "consumer": "", "provider": "", "model": "u" * LONGEST_NAME, "route": "m" * LONGEST_NAME},
-            "CNY",
-            1,
-        ),
+    assert [(one.names, one.currency, one.rollup.requests) for one in counted] == [
+        (("c", "", "", "p", "u", "r", "", ""), "USD", 2),
+        (("", "", "", "", "u" * LONGEST_NAME, "m" * LONGEST_NAME, "", ""), "CNY", 1),
     ]
-    assert tuple(counted[0][0]) == DIMENSIONS
+    assert [counted[0].name(name) for name in DIMENSIONS] == ["", "c", "p", "u", "r"]
+
+
+def test_all_names_tell_records_apart() -> None:
+    """One shape for each combination of everything that stats can group by."""
+    names = {"consumer": "c", "group": "g", "key_id": "k", "provider": "p", "model": "m", "route": "r", "operation": "o"}
+    whole = names | {"error": "e"}
+    records = [Record(id=name, at=0, **{**whole, name: "x"}) for name in whole] + [Record(id="all", at=0, **whole)]
+    counted = list(count_by_shape(records))
+    assert len(counted) == len(records) == len(NAMES) + 1
+    for one, name in zip(counted, whole, strict=False):
+        assert one.name(name.removesuffix("_id")) == "x"
+
+
+@pytest.mark.parametrize("count", [FEW, FEW + 1])
+def test_few_and_many_are_counted_alike(count: int) -> None:
+    """Durations that were remembered and those that were sorted in make the same histograms, and adding changes no part."""
+    records = [Record(id=str(number), at=0, took=number * 1000, first_token=number or None) for number in range(count)]
+    part, whole = Rollup.of(records), Rollup()
+    whole.add(part)
+    whole.add(part)
+    assert whole.total == {key: 2 * number for key, number in part.total.items()}
+    assert whole.first == {key: 2 * number for key, number in part.first.items()}
+    assert (sum(part.total.values()), sum(part.first.values())) == (count, count - 1)
+
+
+def test_a_trend_spreads_what_has_no_moment() -> None:
+    """A day over the parts it touches, a moment into its own; what lies outside is not shown."""
+    trend = Trend(0, 100, 4)
+    trend.add(10, 10, 1)
+    trend.add(99.9, 99.9, 1)
+    trend.add(0, 50, 8)
+    trend.add(90, 190, 10)
+    trend.add(-50, 50, 4)
+    trend.add(100, 100, 5)
+    trend.add(-1, -1, 5)
+    assert trend.parts == pytest.approx([6, 5, 0, 2])
+    assert Trend(0, 1, 0).parts == []
 
 
 def test_a_group_has_costs_by_currency_and_percentiles() -> None:
     """Free is 0, unknown is no entry; what abandoned attempts cost counts."""
-    group = Group()
+    group = Group(Trend(0, 10, 2))
     group.add("USD", rollup(took=1000, cost=0))
     group.add("CNY", rollup(took=1000, cost=5, abandoned_cost=1))
     group.add("EUR", rollup(took=1000, input=5))
-    line = group.line("g")
-    assert (line.group, line.requests, line.costs, line.unpriced) == ("g", 3, {"USD": 0, "CNY": 6}, 1)
+    group.trend.add(9, 9, 3)
+    line = group.line(("g",))
+    assert line.trend == [0, 3]
+    assert (line.group, line.requests, line.costs, line.unpriced) == (("g",), 3, {"USD": 0, "CNY": 6}, 1)
     assert line.total_p50 == line.total_p95
     assert line.first_token_p50 is None

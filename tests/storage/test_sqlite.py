@@ -295,9 +295,9 @@ async def test_names_without_end_end_in_other(tmp_path: Path, monkeypatch: pytes
         await store.append(
             [record(number, requested_model=f"m{number}", consumer="c") for number in range(start, min(100, start + 7))]
         )
-    rows = {row.group: row.requests for row in await store.usage("route", 0, NOON + 3600)}
+    rows = {row.group[0]: row.requests for row in await store.usage("route", 0, NOON + 3600)}
     assert rows == {"(other)": 90, **{f"m{number}": 1 for number in range(10)}}
-    assert {row.group: row.requests for row in await store.usage("consumer", 0, NOON + 3600)} == {"c": 100}
+    assert {row.group: row.requests for row in await store.usage("consumer", 0, NOON + 3600)} == {("c",): 100}
     await store.close()
 
 
@@ -379,9 +379,10 @@ async def test_statistics_over_many_records_are_quick(tmp_path: Path, count: int
         tokens += sum(kept.input for kept in batch)
         await store.append(batch)
     slowest = 0.0
-    for by in ("model", "consumer", "provider", "route", "day", "hour", ""):
+    pairs = ("consumer,model", "model,route", "day,consumer", "hour,provider", "error,key")
+    for by in ("model", "consumer", "provider", "route", "day", "hour", "operation", "", *pairs):
         begin = time.process_time()  # a busy machine is no slow store
-        rows = await store.usage(by, NOON - 40 * 86400 + 1234, NOON + 1, "Asia/Kolkata")
+        rows = await store.usage(by, NOON - 40 * 86400 + 1234, NOON + 1, "Asia/Kolkata", parts=12)
         slowest = max(slowest, time.process_time() - begin)
         assert sum(row.requests for row in rows) == count
         assert sum(row.input for row in rows) == tokens
