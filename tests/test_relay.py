@@ -105,7 +105,7 @@ def made(
 ) -> tuple[Relay, Kept, Exchange]:
     chosen = OPERATIONS[operation]
     sink = Kept()
-    exchange = Exchange("req_1", operation, chosen.dialect, {}, requested_model=model)
+    exchange = Exchange("req_1", 0.0, operation=operation, dialect=chosen.dialect, headers={}, requested_model=model)
     dialect = DIALECTS[chosen.dialect]
     wire: Headers = [(b"x-aigw-provider", b"openai")]
     return Relay(exchange, sink, chosen, dialect, PROVIDER, wire, hide_usage=hide_usage, rename=rename), sink, exchange

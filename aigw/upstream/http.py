@@ -51,14 +51,14 @@ class Connection(asyncio.Protocol):
         "_aged",
         "_at",
         "_blocks",
-        "_close_delimited",
-        "_complete",
         "_done",
         "_early",
         "_head_seen",
+        "_headers",
         "_ignore",
         "_keep",
         "_loop",
+        "_over",
         "_parser",
         "_pool",
         "_quiet",
@@ -66,7 +66,6 @@ class Connection(asyncio.Protocol):
         "_receiver",
         "_request",
         "_reused",
-        "_stopped",
         "_waiter",
         "closed",
         "idle_since",
@@ -83,6 +82,7 @@ class Connection(asyncio.Protocol):
         self.paused = False
         self._parser = httptools.HttpResponseParser(self)
         self._receiver: Receiver | None = None
+        self._headers: Headers = []
         self._waiter: asyncio.Future[None] | None = None
         self._request: UpstreamRequest | None = None
         self._blocks: list[bytes] = []
@@ -92,8 +92,8 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self._raw = b""  # of the answer, until its head is whole
         self._early = self._at = 0
-        self._keep = False
-        self._head_seen = self._done = self._ignore = self._stopped = self._complete = self._close_delimited = False
+        self._over = ""  # how the answer ended: "done" with its framing, "stopped" or "complete" by its receiver, "broken"
+        self._head_seen = self._done = self._ignore = self._keep = False
         self._quiet = self._aged = 0
 
     # the request
@@ -144,30 +144,34 @@ class Connection(asyncio.Protocol):
                 return
             self._early += len(data)
             self._raw = self._raw + data if self._raw else data
-        broken = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             self._crash(error.__context__ or error)
             return
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            broken = not self._done
             self._keep = False  # nonsense behind a whole answer harms only the connection
+            if not self._done and self._over != "stopped":
+                self._over = "broken"
         blocks = self._blocks
-        if blocks and not self._stopped:
+        if blocks and self._over != "stopped":
             self._blocks = []
             try:
                 self._receiver.feed(blocks[0] if len(blocks) == 1 else b"".join(blocks))
             except Exception as error:  # noqa: BLE001 - a receiver's bug ends its exchange, not the connection's owner
                 self._crash(error)
                 return
+        if self._over:
+            self._settle()
+
+    def _settle(self) -> None:
         if self._done:
             self._finish(reusable=self._keep)
-        elif self._stopped:
-            self._finish(reusable=False)
-        elif self._complete and not broken:
+        elif self._over == "complete":
             self._let_go()
-        elif broken:
+        elif self._over == "stopped":
+            self._finish(reusable=False)
+        else:
             self._fail("provider_bad_response", "did not answer in HTTP/1.1")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -176,7 +180,7 @@ class Connection(asyncio.Protocol):
             self._pool.forget(self)
         if self._receiver is None:
             return
-        if exc is None and self._head_seen and self._close_delimited:
+        if exc is None and self._head_seen and self._ends_with_connection():
             self._finish(reusable=False)
         elif self._head_seen:
             self._fail("provider_connection_lost", "closed the connection in the middle of its answer")
@@ -210,12 +214,14 @@ class Connection(asyncio.Protocol):
         self._head_seen = True
         headers = [(name.lower(), value) for name, value in _FIELD.findall(raw, self._at, end)]
         self._raw = b""
-        known = dict(headers)
-        self._close_delimited = not (
-            b"content-length" in known or b"chunked" in known.get(b"transfer-encoding", b"").lower() or status in (204, 304)
-        )
+        self._headers = headers
         assert self._receiver is not None
         self._receiver.head(status, headers, self)
+
+    def _ends_with_connection(self) -> bool:
+        known = dict(self._headers)
+        framed = b"content-length" in known or b"chunked" in known.get(b"transfer-encoding", b"").lower()
+        return not framed and self._parser.get_status_code() not in (204, 304)
 
     def on_body(self, body: bytes) -> None:
         if not self._done:
@@ -226,6 +232,7 @@ class Connection(asyncio.Protocol):
             self._ignore = False
         elif not self._done:
             self._done = True
+            self._over = self._over or "done"
             self._keep = self._parser.should_keep_alive()  # only now: the parser forgets with the next message
 
     # endings
@@ -233,6 +240,7 @@ class Connection(asyncio.Protocol):
     def _let_go(self) -> None:
         """The answer is whole: `send` returns. What is left of its framing is read without it."""
         self._receiver = _NOBODY
+        self._over = ""
         self._quiet = 0
         waiter, self._waiter = self._waiter, None
         if self.paused:
@@ -316,11 +324,11 @@ class Connection(asyncio.Protocol):
 
     def stop(self) -> None:
         if self._receiver is not None:
-            self._stopped = True
+            self._over = "stopped"
 
     def complete(self) -> None:
-        if self._receiver is not None:
-            self._complete = True
+        if self._receiver is not None and not self._over:
+            self._over = "complete"
 
 
 class _Nobody:

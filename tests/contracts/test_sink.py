@@ -25,8 +25,9 @@ class Scripted:
         self._script = script
         self.sinks: list[Sink] = []
 
-    async def serve(self, exchange: Exchange, sink: Sink, receive: Callable[[], Awaitable[bytes]]) -> None:
-        await receive()
+    async def serve(self, exchange: Exchange, sink: Sink, receive: Callable[[], Awaitable[bytes]] | None = None) -> None:
+        if receive is not None:
+            await receive()
         self.sinks.append(sink)
         await self._script(sink)
 
