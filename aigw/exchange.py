@@ -70,7 +70,7 @@ class Attempt(msgspec.Struct, kw_only=True, gc=False):
     cost: int | None = None  # nano, of an abandoned attempt that was billed
 
 
-class Record(msgspec.Struct, kw_only=True, array_like=True, gc=False):
+class Record(msgspec.Struct, array_like=True, gc=False):
     """What is kept of an exchange: one row, whatever happened. New fields go at the end, with a default, so that a journal
     of an older version can be read.
 
@@ -99,7 +99,7 @@ class Record(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     model: str = ""  # asked of the provider
     answer_model: str = ""  # named in its answer
     residency: str = ""
-    input: int = 0
+    input: int = 0  # from here to reported_cost: the usage, in the order of its own fields
     cached: int = 0
     cache_write_5m: int = 0
     cache_write_1h: int = 0
@@ -111,11 +111,11 @@ class Record(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     image_output: int = 0
     estimated: bool = False
     service_tier: str = ""
+    reported_cost: int | None = None
     cost: int | None = None
     currency: str = "USD"
     cache_saving: int = 0
     abandoned_cost: int = 0
-    reported_cost: int | None = None
     price_source: str = ""
     price_version: str = ""
     finish_reason: str = ""
@@ -256,38 +256,35 @@ class Sink(Protocol):
     def on_resume(self, callback: Callable[[], None]) -> None: ...
 
 
-class Exchange(msgspec.Struct):
-    """One request on its walk. Filled from top to bottom; read by whoever comes later."""
+class Exchange(Record, kw_only=True, gc=True):
+    """One request on its walk: the record in the making, and what only the walk needs. Filled from top to bottom; read by
+    whoever comes later."""
 
-    id: str
-    operation: str
-    dialect: str  # the caller's
     headers: Mapping[str, str]  # the caller's; names in any case
     started: float = 0.0  # monotonic seconds (perf_counter)
-    started_at: float = 0.0  # seconds since the epoch
     patience: float = 0.0  # seconds the caller will wait; 0: not said
-    client_ip: str = ""
-    client_agent: str = ""
+    deadline: float = 0.0  # monotonic seconds: no byte of an answer comes later
     body: bytes = b""
     caller: Caller | None = None
-    requested_model: str = ""
     model_at: int = -1  # where the body's only `"model"` stands; -1: it is not as simple as that
-    stream: bool = False
     max_tokens: int | None = None
-    end_user: str = ""
     wants_usage: bool = False  # the caller wrote stream_options itself
-    route: Route | None = None
-    provider: str = ""
-    model: str = ""  # asked of the provider
-    residency: str = ""
-    attempts: list[Attempt] = []
-    status: int = 0
-    error: BaseException | None = None
+    chosen: Route | None = None
+    chain: list[Attempt] = []
+    failure: BaseException | None = None  # what ended it, when that was no good answer
     usage: Usage | None = None
-    answer_model: str = ""
-    finish_reason: str = ""
     first_token_at: float = 0.0  # monotonic seconds
-    upstream_id: str = ""
-    bytes_out: int = 0
     sample: bytes = b""  # the answer's beginning: what usage is estimated from when the provider reports none
     streaming: bool = False  # an event stream has begun to reach the caller
+
+    def record(self) -> Record:
+        """What is kept of it."""
+        kept = msgspec.structs.astuple(self)
+        if self.usage is None:
+            return Record(*kept[:_FIELDS])
+        return Record(*kept[:_FIRST_COUNT], *msgspec.structs.astuple(self.usage), *kept[_AFTER_COUNTS:_FIELDS])
+
+
+_FIELDS = len(Record.__struct_fields__)
+_FIRST_COUNT = Record.__struct_fields__.index(Usage.__struct_fields__[0])
+_AFTER_COUNTS = _FIRST_COUNT + len(Usage.__struct_fields__)

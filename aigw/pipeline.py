@@ -18,7 +18,6 @@ import msgspec
 
 from aigw.access.authenticate import Directory
 from aigw.access.rate_limit import RateLimit
-from aigw.consumer import Caller, Consumer, ConsumerKey
 from aigw.deployment import Deployment, ProviderKey, Route
 from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
 from aigw.exchange import Attempt, Cost, Exchange, Headers, Record, Sink, UpstreamRequest, Usage
@@ -38,11 +37,11 @@ from aigw.upstream.transport import Transport
 
 log = logging.getLogger("aigw.pipeline")
 
+NAME = 256
+"""Characters of a model's name that a record keeps; the longest real ones (cloud resource names) have about 150."""
+
 BIG_BODY = 1024 * 1024
 """Bytes of a request that take about a millisecond to look through, of which no other exchange should wait for many."""
-
-_NOBODY = Caller(Consumer(id="", name=""), ConsumerKey(id="", consumer_id="", digest=b""))
-_NOTHING = Usage()
 
 _encode_attempts = msgspec.json.Encoder().encode
 
@@ -85,68 +84,65 @@ class Pipeline:
         self._wire: dict[tuple[str, str], Headers] = {}
         self.cutting = False  # the server stops now: what is cancelled from here on is our doing, not the caller's
 
-    async def serve(self, exchange: Exchange, sink: Sink, receive: Callable[[], Awaitable[bytes]]) -> None:
-        """Walk *exchange* to its answer. *receive* gives the request's body; it is asked once the caller is known to be
-        welcome, and may raise CallerError."""
+    async def serve(self, exchange: Exchange, sink: Sink, receive: Callable[[], Awaitable[bytes]] | None = None) -> None:
+        """Walk *exchange* to its answer. *receive* gives the request's body, when the exchange does not have it yet; it is
+        asked once the caller is known to be welcome, and may raise CallerError."""
         permit: Permit | None = None
         relay: Relay | None = None
+        patience = exchange.patience
+        exchange.deadline = exchange.started + (patience if 0 < patience < self.patience else self.patience)
         try:
             exchange.caller = caller = self.directory.authenticate(exchange.headers)
-            permit = await self.limits.admit(caller, exchange.started_at)
-            exchange.body = await receive()
+            permit = await self.limits.admit(caller, exchange.at)
+            if receive is not None:
+                exchange.body = await receive()
             if len(exchange.body) > BIG_BODY:
                 await self._read_slowly(exchange)
             else:
-                self._read(exchange)
-            exchange.route = self.table.resolve(exchange.requested_model)
-            relay = await self._attempts(exchange, sink, exchange.route, OPERATIONS[exchange.operation])
+                asked = DIALECTS[exchange.dialect].read_request(exchange.body)
+                exchange.model_at = splice.only(exchange.body, "model")
+                self._note(exchange, asked)
+            exchange.chosen = route = self.table.resolve(exchange.requested_model)
+            relay = await self._attempts(exchange, sink, route, OPERATIONS[exchange.operation])
         except GatewayError as error:
-            exchange.error = error
+            exchange.failure = error
         except asyncio.CancelledError as error:
-            exchange.error = error
+            exchange.failure = error
             raise
         except Exception as error:  # noqa: BLE001 - the border: an exchange always ends with an answer
             # A traceback may hold a body or a key: say what and where, nothing more.
-            exchange.error = InternalError("gateway_internal", "The gateway failed on this request; this is a bug of ours.")
+            exchange.failure = InternalError("gateway_internal", "The gateway failed on this request; this is a bug of ours.")
             log.error("request %s: %s at %s", exchange.id, type(error).__name__, _where(error))
         finally:
-            self.limits.release(permit)
+            if permit is not None:
+                self.limits.release(permit)
             self._record(exchange, sink)
-        if exchange.error is None and relay is not None:
+        if exchange.failure is None and relay is not None:
             relay.finish()
-        elif isinstance(exchange.error, GatewayError):
-            self._answer_error(exchange, sink, exchange.error)
+        elif isinstance(exchange.failure, GatewayError):
+            self._answer_error(exchange, sink, exchange.failure)
 
     async def _read_slowly(self, exchange: Exchange) -> None:
-        """As `_read`, for a body that takes milliseconds: the others get their turn between the steps."""
+        """The same three steps for a body that takes milliseconds: the others get their turn between them."""
         await asyncio.sleep(0)
         asked = DIALECTS[exchange.dialect].read_request(exchange.body)
         await asyncio.sleep(0)
-        self._check_model(exchange)
-        await asyncio.sleep(0)
-        self._note(exchange, asked)
-
-    def _read(self, exchange: Exchange) -> None:
-        """What we must know of the body; nothing else is decoded."""
-        asked = DIALECTS[exchange.dialect].read_request(exchange.body)
-        self._check_model(exchange)
-        self._note(exchange, asked)
-
-    @staticmethod
-    def _check_model(exchange: Exchange) -> None:
         exchange.model_at = splice.only(exchange.body, "model")
-        if exchange.model_at < 0 and splice.stands_twice(exchange.body, "model"):
-            raise CallerError("caller_invalid_request", "The request names its `model` twice.", param="model")
+        await asyncio.sleep(0)
+        self._note(exchange, asked)
 
     @staticmethod
     def _note(exchange: Exchange, asked: Asked) -> None:
-        if not asked.model:
-            raise CallerError("caller_invalid_request", "`model` is empty. Name the model to use.", param="model")
+        """Keep what we must know of the body; nothing else of it is decoded."""
         exchange.requested_model = asked.model
         exchange.stream = asked.stream
         exchange.max_tokens = asked.max_tokens
-        exchange.end_user = asked.end_user
+        exchange.end_user = asked.end_user[:NAME]
         exchange.wants_usage = asked.wants_usage
+        if exchange.model_at < 0 and splice.stands_twice(exchange.body, "model"):
+            raise CallerError("caller_invalid_request", "The request names its `model` twice.", param="model")
+        if not asked.model:
+            raise CallerError("caller_invalid_request", "`model` is empty. Name the model to use.", param="model")
 
     async def _attempts(self, exchange: Exchange, sink: Sink, route: Route, operation: Operation) -> Relay:
         """Try deployments and their keys until one answers or the rules say stop: another key, another target, the
@@ -162,7 +158,7 @@ class Pipeline:
                 continue
             pool = self.pools[deployment.provider]
             tried: list[str] = []
-            while len(exchange.attempts) < allowed:
+            while len(exchange.chain) < allowed:
                 key = pool.pick(perf_counter(), tried)
                 if key is None:
                     exchange.provider = exchange.provider or provider.name
@@ -178,13 +174,13 @@ class Pipeline:
                 if relay.started:
                     raise error
                 timeouts += error.sent and error.code == "provider_timeout"
-                if not retry.may_retry(error, safe=operation.safe, timeouts=timeouts) or self._out_of_time(exchange):
+                if not retry.may_retry(error, safe=operation.safe, timeouts=timeouts) or perf_counter() >= exchange.deadline:
                     raise error
                 tried.append(key.label)
                 if error.fault == "deployment":
                     again = again or deployment
                     break
-        if again is not None and len(exchange.attempts) == 1 and allowed > 1:
+        if again is not None and len(exchange.chain) == 1 and allowed > 1:
             return await self._second_try(exchange, sink, operation, again)
         raise last or InternalError("gateway_no_provider", "No provider is configured for this model.")
 
@@ -206,14 +202,14 @@ class Pipeline:
     def _relay(
         self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment, provider: Provider, key: ProviderKey
     ) -> Relay:
-        route = exchange.route
+        route = exchange.chosen
         exchange.provider, exchange.residency = provider.name, provider.residency
         exchange.model = model = deployment.model or exchange.requested_model
         wire = self._wire.get((provider.name, model))
         if wire is None:
             wire = self._named(provider.name, model)
-        if exchange.attempts:
-            wire = [*wire, (b"x-aigw-attempts", b"%d" % (len(exchange.attempts) + 1))]
+        if exchange.chain:
+            wire = [*wire, (b"x-aigw-attempts", b"%d" % (len(exchange.chain) + 1))]
         return Relay(
             exchange,
             sink,
@@ -252,14 +248,15 @@ class Pipeline:
     ) -> UpstreamError | None:
         """One try: None when *relay* holds (or has sent) a good answer, else what went wrong, classified."""
         began = perf_counter()
-        attempt = Attempt(provider=provider.name, model=exchange.model, key=key.label)
-        attempt.started = int((began - exchange.started) * 1e6)
-        exchange.attempts.append(attempt)
+        started = int((began - exchange.started) * 1e6)
+        attempt = Attempt(provider=provider.name, model=exchange.model, key=key.label, started=started)
+        exchange.chain.append(attempt)
         error: UpstreamError | None
         try:
             request = provider.prepare(operation, self._body(exchange, operation, deployment, provider), key, exchange.headers)
-            self._hurry(exchange, request)
-            request.once = not operation.safe
+            self._hurry(exchange, request, began)
+            if not operation.safe:
+                request.once = True
             await self.transport.send(request, relay)
             relay.complete()
             error = relay.error
@@ -280,7 +277,7 @@ class Pipeline:
             attempt.took = int((perf_counter() - began) * 1e6)
             attempt.status = relay.status or None
             told = relay.told
-            exchange.usage, exchange.answer_model, exchange.finish_reason = told.usage, told.model, told.finish_reason
+            exchange.usage, exchange.answer_model, exchange.finish_reason = told.usage, told.model, told.finish_reason[:64]
         if error is None:
             exchange.status = relay.status
             if relay.body:
@@ -303,9 +300,10 @@ class Pipeline:
             body = splice.add(body, "stream_options", {"include_usage": True})
         return body
 
-    def _hurry(self, exchange: Exchange, request: UpstreamRequest) -> None:
+    @staticmethod
+    def _hurry(exchange: Exchange, request: UpstreamRequest, now: float) -> None:
         """The route's own timeouts, and never longer for the first byte than the caller's patience lasts."""
-        route = exchange.route
+        route = exchange.chosen
         if route is not None and route.timed:
             for name in ("connect_timeout", "first_byte_timeout", "timeout"):
                 own = getattr(route, name)
@@ -313,30 +311,21 @@ class Pipeline:
                     setattr(request, name, own)
             if route.stream_idle_timeout is not None:
                 request.idle_timeout = route.stream_idle_timeout
-        left = self._deadline(exchange) - perf_counter()
+        left = exchange.deadline - now
         if left < request.first_byte_timeout:
             request.first_byte_timeout = max(left, 0.05)
-
-    def _deadline(self, exchange: Exchange) -> float:
-        patience = min(self.patience, exchange.patience) if exchange.patience > 0 else self.patience
-        return exchange.started + patience
-
-    def _out_of_time(self, exchange: Exchange) -> bool:
-        return perf_counter() >= self._deadline(exchange)
-
-    # what it took
 
     def _abandoned(self, exchange: Exchange) -> int | None:
         """What an attempt may cost that reached the provider and was given up: its prompt, as far as we can tell."""
         usage = metering.estimate(exchange.operation, exchange.body)
-        cost = self.prices.price(exchange.provider, (exchange.model,), usage, exchange.started_at)
+        cost = self.prices.price(exchange.provider, (exchange.model,), usage, exchange.at)
         return None if cost is None else cost.nano
 
     def _meter(self, exchange: Exchange) -> Usage | None:
         """The provider's own numbers, made sane; ours, marked as estimated, where an answer came without."""
         if exchange.usage is not None:
             return metering.clean(exchange.usage)
-        answered = exchange.error is None or exchange.bytes_out
+        answered = exchange.failure is None or exchange.bytes_out
         if not answered:
             return None
         return metering.estimate(exchange.operation, exchange.body, exchange.sample, exchange.bytes_out)
@@ -359,68 +348,35 @@ class Pipeline:
                 log.error("a listener failed: %s at %s", type(error).__name__, _where(error))
 
     def _make_record(self, exchange: Exchange, sink: Sink) -> Record:
-        now = perf_counter()
-        usage = self._meter(exchange)
-        cost = None
+        started = exchange.started
+        exchange.took = int((perf_counter() - started) * 1e6)
+        if exchange.first_token_at and exchange.stream:
+            exchange.first_token = int((exchange.first_token_at - started) * 1e6)
+        exchange.error, exchange.outcome, exchange.status = _outcome(exchange, sink, cutting=self.cutting)
+        exchange.usage = usage = self._meter(exchange)
         if usage is not None and exchange.provider:
             models = (exchange.answer_model, exchange.model) if exchange.answer_model else (exchange.model,)
-            cost = self.prices.price(exchange.provider, models, usage, exchange.started_at)
-        error, outcome, status = _outcome(exchange, sink, cutting=self.cutting)
-        caller, route = exchange.caller or _NOBODY, exchange.route
-        consumer = caller.consumer
-        first = exchange.first_token_at
-        spent = usage or _NOTHING
-        attempts = exchange.attempts
-        record = Record(
-            id=exchange.id,
-            at=exchange.started_at,
-            took=int((now - exchange.started) * 1e6),
-            first_token=int((first - exchange.started) * 1e6) if first and exchange.stream else None,
-            status=status,
-            outcome=outcome,
-            error=error,
-            operation=exchange.operation,
-            dialect=exchange.dialect,
-            stream=exchange.stream,
-            consumer=consumer.name,
-            consumer_id=consumer.id,
-            key_id=caller.key.id,
-            group=consumer.group,
-            tags=consumer.tags,
-            requested_model=exchange.requested_model[:256],
-            route="" if route is None else route.name[:256],
-            provider=exchange.provider,
-            model=exchange.model[:256],
-            answer_model=exchange.answer_model[:256],
-            residency=exchange.residency,
-            input=spent.input,
-            cached=spent.cached,
-            cache_write_5m=spent.cache_write_5m,
-            cache_write_1h=spent.cache_write_1h,
-            output=spent.output,
-            reasoning=spent.reasoning,
-            audio_input=spent.audio_input,
-            audio_output=spent.audio_output,
-            image_input=spent.image_input,
-            image_output=spent.image_output,
-            estimated=spent.estimated,
-            service_tier=spent.service_tier,
-            reported_cost=spent.reported_cost,
-            finish_reason=exchange.finish_reason[:64],
-            end_user=exchange.end_user[:256],
-            client_ip=exchange.client_ip,
-            client_agent=exchange.client_agent,
-            upstream_id=exchange.upstream_id,
-            config_hash=self.config_hash,
-            bytes_in=len(exchange.body),
-            bytes_out=exchange.bytes_out,
-            attempts=_encode_attempts(attempts).decode() if attempts else "[]",
-        )
-        if cost is not None:
-            record.cost, record.currency, record.cache_saving = cost.nano, cost.currency, cost.cache_saving
-            record.price_source, record.price_version = cost.source, cost.version
-        if len(attempts) > 1 or error:
-            record.abandoned_cost = sum(attempt.cost or 0 for attempt in attempts)
+            cost = self.prices.price(exchange.provider, models, usage, exchange.at)
+            if cost is not None:
+                exchange.cost, exchange.currency, exchange.cache_saving = cost.nano, cost.currency, cost.cache_saving
+                exchange.price_source, exchange.price_version = cost.source, cost.version
+        caller = exchange.caller
+        if caller is not None:
+            consumer = caller.consumer
+            exchange.consumer, exchange.consumer_id, exchange.key_id = consumer.name, consumer.id, caller.key.id
+            exchange.group, exchange.tags = consumer.group, consumer.tags
+        if exchange.chosen is not None:
+            exchange.route = exchange.chosen.name
+        exchange.config_hash = self.config_hash
+        exchange.bytes_in = len(exchange.body)
+        chain = exchange.chain
+        if chain:
+            exchange.attempts = _encode_attempts(chain).decode()
+            if len(chain) > 1 or exchange.error:
+                exchange.abandoned_cost = sum(attempt.cost or 0 for attempt in chain)
+        record = exchange.record()
+        if len(exchange.requested_model) > NAME or len(exchange.answer_model) > NAME:
+            _shorten(record)
         return record
 
     # an answer of ours
@@ -443,16 +399,16 @@ class Pipeline:
             headers.append((b"x-should-retry", b"false"))  # Claude Code tries a 401 again for minutes, unless it is told
         if isinstance(error, UpstreamError):
             headers.append((b"x-aigw-provider", exchange.provider.encode()))
-            if exchange.attempts:
-                headers.append((b"x-aigw-attempts", b"%d" % len(exchange.attempts)))
-            if len(exchange.attempts) > 1 or error.status != 429:
+            if exchange.chain:
+                headers.append((b"x-aigw-attempts", b"%d" % len(exchange.chain)))
+            if len(exchange.chain) > 1 or error.status != 429:
                 headers.append((b"x-should-retry", b"false"))  # we have tried: an SDK's own retries would multiply ours
         sink.answer(error.status, headers, dialect.render_error(error, exchange.id))
 
 
 def _outcome(exchange: Exchange, sink: Sink, *, cutting: bool) -> tuple[str, str, int]:
     """Our code, whose fault, and the HTTP status the caller got."""
-    error = exchange.error
+    error = exchange.failure
     if error is None:
         return "", "ok", exchange.status
     if isinstance(error, GatewayError):
@@ -461,6 +417,12 @@ def _outcome(exchange: Exchange, sink: Sink, *, cutting: bool) -> tuple[str, str
     if cutting:
         return "gateway_draining", "gateway_error", sink.status if sink.started else 503
     return "caller_closed", "client_closed", sink.status if sink.started else 499
+
+
+def _shorten(record: Record) -> None:
+    """Names that strangers chose are kept up to `NAME` characters."""
+    for field in ("requested_model", "route", "model", "answer_model"):
+        setattr(record, field, getattr(record, field)[:NAME])
 
 
 def _not_spoken(provider: Provider, operation: Operation) -> CallerError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
+import msgspec
 import pytest
 
-from aigw.exchange import Exchange, Origin, Target, UpstreamRequest
+from aigw.exchange import Exchange, Origin, Record, Target, UpstreamRequest, Usage
 
 ORIGIN = Origin("https", "api.example.com", 443)
 
@@ -94,6 +96,19 @@ def test_proxy_authorization(proxy: str, pair: bytes | None) -> None:
 
 def test_exchanges_share_nothing() -> None:
     """Each has its own list of attempts."""
-    one, other = (Exchange(str(n), "chat", "openai_chat", {}) for n in range(2))
-    one.attempts.append(None)  # type: ignore[arg-type]
-    assert other.attempts == []
+    one, other = (Exchange(str(n), 0.0, operation="chat", dialect="openai_chat", headers={}) for n in range(2))
+    one.chain.append(None)  # type: ignore[arg-type]
+    assert other.chain == []
+
+
+def test_the_record_of_an_exchange() -> None:
+    """Every field of the record is the exchange's own, but for the counts, which are its usage's once there is one."""
+    counts = Usage.__struct_fields__
+    first = Record.__struct_fields__.index(counts[0])
+    assert Record.__struct_fields__[first : first + len(counts)] == counts
+    own: dict[str, Any] = {name: f"its {name}" for name in Record.__struct_fields__ if name not in counts}
+    exchange = Exchange(**own, input=3, headers={"x": "y"})
+    assert msgspec.structs.asdict(exchange.record()) == msgspec.structs.asdict(Record(**own, input=3))
+    usage = dict(zip(counts, range(1, 14), strict=True))
+    exchange.usage = Usage(**usage)  # type: ignore[arg-type]
+    assert msgspec.structs.asdict(exchange.record()) == own | usage

@@ -247,7 +247,13 @@ class Walk:
         headers |= fields.pop("headers", {})
         dialect = OPERATIONS[operation].dialect
         return Exchange(
-            f"req_{len(self.journal.records)}", operation, dialect, headers, time.perf_counter(), time.time(), **fields
+            f"req_{len(self.journal.records)}",
+            time.time(),
+            operation=operation,
+            dialect=dialect,
+            headers=headers,
+            started=time.perf_counter(),
+            **fields,
         )
 
     async def ask(

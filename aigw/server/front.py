@@ -47,15 +47,21 @@ class Exchanges(Protocol):
 class Front(RequestHandler):
     """One connection of a caller."""
 
-    __slots__ = ("_alone", "_last", "_repeat", "_stall", "on_resume")
+    __slots__ = ("_alone", "_last", "_repeat", "_stall", "address", "on_resume")
 
     def __init__(self, manager: FrontServer, **settings: Any) -> None:
         super().__init__(manager, **settings)
+        self.address = ""  # the caller's
         self.on_resume: Callable[[], None] | None = None
         self._last = False
         self._alone = True  # so far each block that came was one whole request
         self._repeat: Repeat | None = None
         self._stall: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) else ""
 
     async def start(self) -> None:
         """Take the connection's requests one after the other until it closes. Runs as the connection's task, which is cancelled
@@ -79,14 +85,14 @@ class Front(RequestHandler):
             if self._buffer_paused and len(messages) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
             operation = None if isinstance(message, _ErrInfo) else exchanges.operation_of(message)
-            if operation is not None and not isinstance(message, _ErrInfo):
+            if operation is None:
+                keep = await self._apart(message, payload)
+            else:
                 self._request_in_progress = True
                 try:
                     keep = await exchanges.serve(self, message, payload, operation)
                 finally:
                     self._request_in_progress = False
-            elif not isinstance(payload, Whole):
-                keep = await self._apart(message, payload)
             if not isinstance(payload, Whole) and not payload.is_eof():
                 await self._linger(payload)
             if not keep or self._last or self._close or self._force_close:

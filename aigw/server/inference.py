@@ -23,6 +23,7 @@ from aigw.server.request_id import new_id
 from aigw.server.sink import HttpSink
 
 _BY_PATH = {operation.path: operation for operation in OPERATIONS.values()}
+JSON = "application/json"
 _EXACT = {"/v1" + path: operation for path, operation in _BY_PATH.items()}
 
 PREFIXES = frozenset({"v1", "openai", "anthropic", "api", "v1beta"})
@@ -61,19 +62,29 @@ class Inference:
     async def serve(self, front: Front, message: RawRequestMessage, payload: Payload, operation: Operation) -> bool:
         gateway = self.holder.gateway
         headers = message.headers
-        exchange = Exchange(new_id(), operation.name, operation.dialect, headers, time.perf_counter(), time.time())
+        exchange = Exchange(
+            new_id(),
+            time.time(),
+            operation=operation.name,
+            dialect=operation.dialect,
+            headers=headers,
+            started=time.perf_counter(),
+        )
         if gateway.keeps_address:
-            peer = front.peername
-            exchange.client_ip = peer[0] if isinstance(peer, tuple) else ""
+            exchange.client_ip = front.address
         if gateway.keeps_agent:
             exchange.client_agent = headers.get("User-Agent", "")[:200]
         patience = headers.get("x-stainless-timeout")
         if patience is not None:
             exchange.patience = _seconds(patience)
         sink = HttpSink(front, message, exchange.id)
+        receive: Upload | None = None
+        if isinstance(payload, Whole) and len(payload.body) <= gateway.max_body and headers.get("Content-Type") == JSON:
+            exchange.body = payload.body
+        else:
+            receive = Upload(front, headers, payload, sink, gateway.max_body)
         gateway.began()
         try:
-            receive = Upload(front, headers, payload, sink, gateway.max_body)
             await gateway.pipeline.serve(exchange, sink, receive)
         finally:
             gateway.ended()
@@ -94,9 +105,9 @@ class Upload:
     async def __call__(self) -> bytes:
         headers, payload = self._headers, self._payload
         kind = headers.get("Content-Type")
-        if kind is not None and kind != "application/json":
+        if kind is not None and kind != JSON:
             media = kind.partition(";")[0].strip().lower()
-            if media != "application/json" and not media.endswith("+json"):
+            if media != JSON and not media.endswith("+json"):
                 raise self._refused(
                     "caller_unsupported_media_type",
                     "The content type must be application/json. Add the header 'content-type: application/json'.",

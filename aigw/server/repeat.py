@@ -14,6 +14,7 @@ from aiohttp.http import RawRequestMessage
 LONGEST = 8 * 1024
 """Bytes of a head that is remembered, for each connection."""
 
+_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *([1-9][0-9]{0,8})(?=\r\n)", re.IGNORECASE)
 
 
@@ -32,30 +33,22 @@ class Whole:
 class Repeat:
     """The head that a connection sent last."""
 
-    __slots__ = ("_after", "_before", "message")
+    __slots__ = ("_form", "message")
 
-    def __init__(self, message: RawRequestMessage, before: bytes, after: bytes) -> None:
-        """*message* is aiohttp's reading of it; *before* and *after* are its bytes around the digits of the length. The
-        length in *message* is that of the first request: the body's own length is what counts."""
-        self.message, self._before, self._after = message, before, after
+    def __init__(self, message: RawRequestMessage, form: bytes) -> None:
+        """*message* is aiohttp's reading of it; *form* is its bytes with `%d` for the length. The length in *message* is that
+        of the first request: the body's own is what counts."""
+        self.message, self._form = message, form
 
     def body_of(self, block: bytes) -> bytes | None:
         """The body in *block* when *block* is this head again and a whole body behind it; else None."""
-        before, after = self._before, self._after
-        if not block.startswith(before):
-            return None
-        at = len(before)
-        end = block.find(b"\r", at, at + 10)
-        digits = block[at:end]
-        if end < 0 or not digits.isdigit() or digits[0] == 0x30 or not block.startswith(after, end):
-            return None
-        body = block[end + len(after) :]
-        return body if len(body) == int(digits) else None
+        head, _, body = block.partition(_END)
+        return body if body and head == self._form % len(body) else None
 
 
 def learn(block: bytes, message: RawRequestMessage) -> Repeat | None:
     """The head of *block*, when it is exactly one ordinary request that aiohttp read as *message*; else None."""
-    end = block.find(b"\r\n\r\n", 0, LONGEST)
+    end = block.find(_END, 0, LONGEST)
     if end < 0 or message.method != "POST" or message.upgrade or message.chunked or message.should_close:
         return None
     if "Content-Encoding" in message.headers or "Expect" in message.headers:
@@ -63,4 +56,5 @@ def learn(block: bytes, message: RawRequestMessage) -> Repeat | None:
     length = _LENGTH.search(block, 0, end + 2)
     if length is None or len(block) - end - 4 != int(length[1]):
         return None
-    return Repeat(message, block[: length.start(1)], block[length.end(1) : end + 4])
+    before, after = block[: length.start(1)], block[length.end(1) : end]
+    return Repeat(message, before.replace(b"%", b"%%") + b"%d" + after.replace(b"%", b"%%"))

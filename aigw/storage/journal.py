@@ -221,18 +221,27 @@ class Journal:
         segment = self._segment
         if segment.size >= self._segment_bytes:
             segment = self._rotate()
+        queue = self._queue
         kept = self._put(segment, buffer)
-        waiting = len(self._queue)
-        if kept and (self._spilling or waiting >= self._most_queued):
+        if not kept or self._spilling or len(queue) >= self._most_queued:
+            self._hold(record, line, segment, kept=kept)
+            return
+        queue.append(record)
+        self._lines.append(line)
+        self._taken = segment.last = self._taken + 1
+
+    def _hold(self, record: Record, line: bytes, segment: _Segment, *, kept: bool) -> None:
+        """Keep a record where there is room: on the disk only, when it is there and the queue is full; in memory only, when the
+        disk is."""
+        if kept:
             self._spilling = True
             self._on_disk_only += 1
             segment.only += 1
-        elif kept or waiting < 2 * self._most_queued:
+        elif len(self._queue) < 2 * self._most_queued:
             self._queue.append(record)
             self._lines.append(line)
             self._taken = segment.last = self._taken + 1
-            if not kept:
-                self._memory_only = True
+            self._memory_only = True
         else:
             self.lost += 1  # no disk, no store, no memory
 
@@ -240,16 +249,14 @@ class Journal:
         """One write of one line: all of it or nothing."""
         if segment.torn:
             line = b"\n" + line
+        length = len(line)
         try:
-            if segment.size + self._old_bytes + len(line) > self._disk_limit:
+            if segment.size + self._old_bytes + length > self._disk_limit:
                 raise OSError(0, f"it has reached its limit of {self._disk_limit} bytes")
-            count = os.write(segment.descriptor, line)
-            if count == len(line):
-                segment.size += count
-                segment.torn = False
-                if self._unwritable:
-                    self._unwritable = False
-                    log.warning("the journal in %s can be written again", self._directory)
+            if os.write(segment.descriptor, line) == length:
+                segment.size += length
+                if segment.torn or self._unwritable:
+                    self._written_again(segment)
                 return True
             segment.torn = True
             os.ftruncate(segment.descriptor, segment.size)
@@ -262,6 +269,12 @@ class Journal:
                 reason = error.strerror
                 log.error("the journal in %s cannot be written: %s; new records wait in memory only", self._directory, reason)
             return False
+
+    def _written_again(self, segment: _Segment) -> None:
+        segment.torn = False
+        if self._unwritable:
+            self._unwritable = False
+            log.warning("the journal in %s can be written again", self._directory)
 
     def _rotate(self) -> _Segment:
         """Close the segment for writing and begin another; when that is impossible the old one goes on growing."""
