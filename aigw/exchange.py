@@ -230,12 +230,9 @@ class Sink(Protocol):
     """Where an answer goes. The only thing between the walk and HTTP: an implementation owns the framing.
 
     Order: `begin`, any number of `write`, then `end` (a whole answer) or `abort` (cut: the client must see that it is not
-    whole). `answer` is all of it in one write. `paused` says the client is slower than we are; `on_resume` asks for one
-    call when it has caught up. After the client is gone every call does nothing.
+    whole). `answer` is all of it in one write. `write` returns True when the client is slower than we are; `on_resume` asks
+    for one call when it has caught up. After the client is gone every call does nothing.
     """
-
-    @property
-    def paused(self) -> bool: ...
 
     @property
     def started(self) -> bool: ...
@@ -245,7 +242,7 @@ class Sink(Protocol):
 
     def begin(self, status: int, headers: Headers, length: int | None = None) -> None: ...
 
-    def write(self, block: bytes) -> None: ...
+    def write(self, block: bytes) -> bool: ...
 
     def end(self) -> None: ...
 

@@ -55,11 +55,11 @@ class Prices(Protocol):
 class Journal(Protocol):
     """Where records go: one synchronous write, no waiting."""
 
-    def write(self, record: Record) -> None: ...
+    def write(self, *records: Record) -> None: ...
 
 
 class Pipeline:
-    """One config's walk. Built by the gateway; holds no state of its own."""
+    """One config's walk. Built by the gateway; holds no state of its own, but for what is ending just now."""
 
     def __init__(
         self,
@@ -82,6 +82,8 @@ class Pipeline:
         self.prices, self.journal, self.listeners = prices, journal, listeners
         self.config_hash, self.patience = config_hash, patience
         self._wire: dict[tuple[str, str], Headers] = {}
+        self._endings: list[tuple[Exchange, Sink, Relay | None]] = []
+        self._ended: asyncio.Future[None] | None = None
         self.cutting = False  # the server stops now: what is cancelled from here on is our doing, not the caller's
 
     async def serve(self, exchange: Exchange, sink: Sink, receive: Callable[[], Awaitable[bytes]] | None = None) -> None:
@@ -116,11 +118,8 @@ class Pipeline:
         finally:
             if permit is not None:
                 self.limits.release(permit)
-            self._record(exchange, sink)
-        if exchange.failure is None and relay is not None:
-            relay.finish()
-        elif isinstance(exchange.failure, GatewayError):
-            self._answer_error(exchange, sink, exchange.failure)
+            ended = self._end(exchange, sink, relay)
+        await ended
 
     async def _read_slowly(self, exchange: Exchange) -> None:
         """The same three steps for a body that takes milliseconds: the others get their turn between them."""
@@ -330,22 +329,58 @@ class Pipeline:
             return None
         return metering.estimate(exchange.operation, exchange.body, exchange.sample, exchange.bytes_out)
 
-    def _record(self, exchange: Exchange, sink: Sink) -> None:
-        """Meter, price and journal. Runs once for each exchange, in a `finally`: nothing here may wait or raise."""
+    def _end(self, exchange: Exchange, sink: Sink, relay: Relay | None) -> asyncio.Future[None]:
+        """The exchange is over but for its record and its answer's last bytes. Those wait, for the moment that the others need
+        which this turn of the event loop has woken, and are then dealt with together: one write to the journal for all of
+        them, and code and data that stay in the processor's cache; under load that is a quarter of a request. Runs once for
+        each exchange, in a `finally`: only enqueues, never raises."""
+        ended = self._ended
+        if ended is None:
+            loop = asyncio.get_running_loop()
+            ended = self._ended = loop.create_future()
+            loop.call_soon(self._end_all)
+        self._endings.append((exchange, sink, relay))
+        return ended
+
+    def _end_all(self) -> None:
+        """Meter, price and journal what has ended; then, and only then, the callers see their answers' ends."""
+        endings, self._endings = self._endings, []
+        ended, self._ended = self._ended, None
+        self._record([self._recorded(exchange, sink) for exchange, sink, _ in endings])
+        for exchange, sink, relay in endings:
+            try:
+                self._finish(exchange, sink, relay)
+            except Exception as error:  # noqa: BLE001 - the others' answers must not end here
+                log.error("request %s was not finished: %s at %s", exchange.id, type(error).__name__, _where(error))
+                sink.abort()
+        if ended is not None and not ended.done():
+            ended.set_result(None)
+
+    def _finish(self, exchange: Exchange, sink: Sink, relay: Relay | None) -> None:
+        if exchange.failure is None and relay is not None:
+            relay.finish()
+        elif isinstance(exchange.failure, GatewayError):
+            self._answer_error(exchange, sink, exchange.failure)
+
+    def _record(self, made: Sequence[Record | None]) -> None:
+        records = [record for record in made if record is not None]
         try:
-            record = self._make_record(exchange, sink)
-        except Exception as error:  # noqa: BLE001 - in a `finally`: raising here would hide what happened
-            log.error("request %s has no record: %s at %s", exchange.id, type(error).__name__, _where(error))
-            return
-        try:
-            self.journal.write(record)
-        except Exception as error:  # noqa: BLE001 - the caller's answer must not end here
-            log.error("request %s was not recorded: %s at %s", exchange.id, type(error).__name__, _where(error))
+            self.journal.write(*records)
+        except Exception as error:  # noqa: BLE001 - the callers' answers must not end here
+            log.error("%d requests were not recorded: %s at %s", len(records), type(error).__name__, _where(error))
         for listener in self.listeners:
             try:
-                listener.recorded(record)
+                for record in records:
+                    listener.recorded(record)
             except Exception as error:  # noqa: BLE001 - a listener only listens
                 log.error("a listener failed: %s at %s", type(error).__name__, _where(error))
+
+    def _recorded(self, exchange: Exchange, sink: Sink) -> Record | None:
+        try:
+            return self._make_record(exchange, sink)
+        except Exception as error:  # noqa: BLE001 - one that cannot be recorded must not hold up the others
+            log.error("request %s has no record: %s at %s", exchange.id, type(error).__name__, _where(error))
+            return None
 
     def _make_record(self, exchange: Exchange, sink: Sink) -> Record:
         started = exchange.started

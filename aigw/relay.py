@@ -58,6 +58,9 @@ class _NoTap:
     begun = False
     last = b""
 
+    def plain(self, block: bytes) -> bool:
+        return True
+
     def look(self, block: bytes) -> bytes:
         return block
 
@@ -131,7 +134,7 @@ class Relay:
         self._size = 0
         self._rest = b""
         self._begun = False
-        self._plain = False  # nothing is special about the next event, unless the tap says so
+        self._plain = False  # nothing is special about the next events, unless the tap says so
 
     # the Receiver's part
 
@@ -181,23 +184,25 @@ class Relay:
         self._write(block)
 
     def _feed_events(self, block: bytes) -> None:
+        if self._plain and block[-2:] == b"\n\n" and self._tap.plain(block):  # nearly all of them: content and nothing else
+            exchange = self._exchange
+            exchange.bytes_out += len(block)
+            if self._sink.write(block):
+                self._wait_for_caller()
+            return
         if self._rest or block[-2:] != b"\n\n":
             block = self._whole_events(block)
             if not block:
                 return
-        tap = self._tap
-        block = tap.look(block)
-        if not self._plain or tap.last or tap.failed:
-            block = self._special(block)
-            if not block:
-                return
-        exchange, sink = self._exchange, self._sink
+        block = self._looked_at(self._tap.look(block))
+        if not block:
+            return
+        exchange = self._exchange
         exchange.bytes_out += len(block)
-        sink.write(block)
-        if sink.paused:
+        if self._sink.write(block):
             self._wait_for_caller()
 
-    def _special(self, block: bytes) -> bytes:
+    def _looked_at(self, block: bytes) -> bytes:
         """What is not so for every event: the first ones, the last one, an error; and names to be replaced."""
         tap, exchange = self._tap, self._exchange
         if tap.failed:
@@ -214,8 +219,7 @@ class Relay:
             block = self._renamed(block)
         if exchange.bytes_out < SAMPLE:
             exchange.sample += block
-        elif tap.begun and not self._rename:
-            self._plain = True
+        self._plain = tap.begun and exchange.bytes_out >= SAMPLE and not self._rename and not self._rest
         return block
 
     def _begin_stream(self) -> None:
@@ -227,9 +231,7 @@ class Relay:
         if exchange.bytes_out < SAMPLE:
             exchange.sample += block
         exchange.bytes_out += len(block)
-        sink = self._sink
-        sink.write(block)
-        if sink.paused:
+        if self._sink.write(block):
             self._wait_for_caller()
 
     def _wait_for_caller(self) -> None:
@@ -248,6 +250,7 @@ class Relay:
         if not cut and len(block) > EVENT:
             cut = len(block)
         self._rest = block[cut:]
+        self._plain = False
         return block[:cut]
 
     def _failed(self) -> None:

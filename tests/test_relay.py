@@ -26,7 +26,7 @@ JSON: Headers = [(b"content-type", b"application/json")]
 
 
 class Kept(Sink):
-    """Remembers what the caller gets. `paused` is set by the test."""
+    """Remembers what the caller gets. `slow` is set by the test."""
 
     def __init__(self) -> None:
         self.begun: list[tuple[int, Headers, int | None]] = []
@@ -34,10 +34,6 @@ class Kept(Sink):
         self.ended = False
         self.slow = False
         self.waiting: list[Callable[[], None]] = []
-
-    @property
-    def paused(self) -> bool:
-        return self.slow
 
     @property
     def started(self) -> bool:
@@ -51,10 +47,11 @@ class Kept(Sink):
         assert not self.begun
         self.begun.append((status, headers, length))
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes) -> bool:
         assert self.begun
         assert not self.ended
         self.blocks.append(block)
+        return self.slow
 
     def end(self) -> None:
         assert self.begun

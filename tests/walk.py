@@ -143,7 +143,6 @@ class Near:
         self.headers: dict[bytes, bytes] = {}
         self.body = b""
         self.ended = self.aborted = False
-        self.paused = False
         self.resume: Callable[[], None] | None = None
 
     @property
@@ -155,11 +154,12 @@ class Near:
         assert len({name for name, _ in headers}) == len(headers), f"a header twice: {headers}"
         self.status, self.headers = status, dict(headers)
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes) -> bool:
         assert self.status
         assert not self.ended, "nothing after the end"
         assert not self.aborted, "nothing after the cut"
         self.body += block
+        return False
 
     def end(self) -> None:
         assert self.status
@@ -195,8 +195,8 @@ class Kept:
         self.near: Near | None = None
         self.error: Exception | None = None
 
-    def write(self, record: Record) -> None:
-        self.records.append(record)
+    def write(self, *records: Record) -> None:
+        self.records += records
         if self.near is not None:
             self.seen.append(self.near.ended)
         if self.error is not None:

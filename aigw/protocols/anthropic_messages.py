@@ -144,6 +144,9 @@ class MessagesTap:
         self.last = b""
         self._seen = _Usage()
 
+    def plain(self, block: bytes) -> bool:
+        return not (b'"usage"' in block or b'"error"' in block or self.told.finish_reason)
+
     def look(self, block: bytes) -> bytes:
         if not self.begun and b"content_block_delta" in block:
             self.begun = True

@@ -47,7 +47,11 @@ class Tap(Protocol):
     begun: bool
     last: bytes
 
-    def look(self, block: bytes) -> bytes: ...
+    def plain(self, block: bytes) -> bool:
+        """Whether *block*, whole events after the first token, holds content and nothing that `look` would have to see."""
+
+    def look(self, block: bytes) -> bytes:
+        """See above."""
 
 
 class Dialect(Protocol):

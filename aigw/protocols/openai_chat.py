@@ -235,6 +235,16 @@ class ChatTap:
         self._hide = hide_usage
         self._introduced = False
 
+    def plain(self, block: bytes) -> bool:
+        return not (
+            b'"error"' in block
+            or b'"usage":{' in block
+            or b'"finish_reason":"' in block
+            or b'"usage": {' in block
+            or b'"finish_reason": "' in block
+            or self.told.finish_reason
+        )
+
     def look(self, block: bytes) -> bytes:
         if b'"error"' in block:
             block = self._before_error(block)

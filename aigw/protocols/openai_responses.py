@@ -95,6 +95,9 @@ class ResponsesTap:
         self.begun = False
         self.last = b""
 
+    def plain(self, block: bytes) -> bool:
+        return not (b'"response":{' in block or b'"response": {' in block or b'"error"' in block)
+
     def look(self, block: bytes) -> bytes:
         if not self.begun and b".delta" in block:
             self.begun = True

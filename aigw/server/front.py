@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage, StreamWriter
@@ -20,7 +20,6 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
 from aiohttp.web_server import Server
 
-from aigw.protocols.operations import Operation
 from aigw.server.repeat import Repeat, Whole, learn
 from aigw.server.request_id import new_id
 
@@ -34,20 +33,23 @@ PIPELINE = 8
 Payload = StreamReader | Whole
 
 
-class Exchanges(Protocol):
+Asks = TypeVar("Asks")
+
+
+class Exchanges(Protocol[Asks]):
     """Who answers requests for a model."""
 
-    def operation_of(self, message: RawRequestMessage) -> Operation | None:
-        """What *message* asks of a model; None when it is something else, which the application answers."""
+    def read(self, message: RawRequestMessage) -> Asks | None:
+        """What *message*, a request's head, asks of a model; None when it is something else, which the application answers."""
 
-    async def serve(self, front: Front, message: RawRequestMessage, payload: Payload, operation: Operation) -> bool:
+    async def serve(self, front: Front, message: RawRequestMessage, payload: Payload, asks: Asks) -> bool:
         """Answer; whether the connection may stay open. Raises nothing but CancelledError, after it has cleaned up."""
 
 
 class Front(RequestHandler):
     """One connection of a caller."""
 
-    __slots__ = ("_alone", "_last", "_repeat", "_stall", "address", "on_resume")
+    __slots__ = ("_alone", "_asks", "_last", "_read", "_repeat", "_stall", "address", "on_resume")
 
     def __init__(self, manager: FrontServer, **settings: Any) -> None:
         super().__init__(manager, **settings)
@@ -56,6 +58,8 @@ class Front(RequestHandler):
         self._last = False
         self._alone = True  # so far each block that came was one whole request
         self._repeat: Repeat | None = None
+        self._read: Any = None  # the message that was served last, and what it asks
+        self._asks: Any = None
         self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -84,13 +88,16 @@ class Front(RequestHandler):
                 self._parser.message_consumed()
             if self._buffer_paused and len(messages) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
-            operation = None if isinstance(message, _ErrInfo) else exchanges.operation_of(message)
-            if operation is None:
+            if message is not self._read:
+                self._read = message
+                self._asks = None if isinstance(message, _ErrInfo) else exchanges.read(message)
+            asks = self._asks
+            if asks is None:
                 keep = await self._apart(message, payload)
             else:
                 self._request_in_progress = True
                 try:
-                    keep = await exchanges.serve(self, message, payload, operation)
+                    keep = await exchanges.serve(self, message, payload, asks)
                 finally:
                     self._request_in_progress = False
             if not isinstance(payload, Whole) and not payload.is_eof():
@@ -142,14 +149,20 @@ class Front(RequestHandler):
             self.force_close()
 
     def data_received(self, data: bytes) -> None:
-        waiter = self._waiter
-        if self._repeat is not None and waiter is not None and not waiter.done() and not self._close and not self._force_close:
-            body = self._repeat.body_of(data)
-            if body is not None:
-                self._request_count += 1
-                self._messages.append((self._repeat.message, Whole(body)))  # type: ignore[arg-type]
+        if self._repeat is None or self._close or self._force_close or (body := self._repeat.body_of(data)) is None:
+            self._parse(data)
+        else:
+            self._request_count += 1
+            self._messages.append((self._repeat.message, Whole(body)))  # type: ignore[arg-type]
+            waiter = self._waiter
+            if waiter is not None and not waiter.done():
                 waiter.set_result(None)
-                return
+        if len(self._messages) > PIPELINE:
+            log.warning("a caller sent more than %d requests ahead of their answers: connection closed", PIPELINE)
+            self.force_close()
+
+    def _parse(self, data: bytes) -> None:
+        """aiohttp's way, through its parser. When *data* was one whole request, its head is remembered."""
         before = self._request_count
         super().data_received(data)
         if self._alone:
@@ -159,9 +172,6 @@ class Front(RequestHandler):
                 if not isinstance(message, _ErrInfo) and payload.is_eof():
                     self._repeat = learn(data, message)
             self._alone = self._repeat is not None
-        if len(self._messages) > PIPELINE:
-            log.warning("a caller sent more than %d requests ahead of their answers: connection closed", PIPELINE)
-            self.force_close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -223,7 +233,7 @@ class FrontServer(Server):
     """Makes a `Front` for each connection. (`Server.__call__` drops all its settings when one of them is wrong.)"""
 
     stall_timeout = 60.0
-    exchanges: Exchanges
+    exchanges: Exchanges[Any]
 
     def __call__(self) -> RequestHandler:
         return Front(self, loop=self._loop, **self._kwargs)

@@ -48,41 +48,52 @@ def operation_at(path: str) -> Operation | None:
     return _BY_PATH.get("/" + "/".join(segments))
 
 
+class Asks:
+    """What a head says of its request. A connection that repeats its head has it read once."""
+
+    __slots__ = ("agent", "operation", "patience", "plain")
+
+    def __init__(self, operation: Operation, headers: CIMultiDictProxy[str]) -> None:
+        self.operation = operation
+        self.agent = headers.get("User-Agent", "")[:200]
+        self.patience = _seconds(headers.get("x-stainless-timeout", ""))
+        self.plain = headers.get("Content-Type") == JSON and "Content-Encoding" not in headers
+
+
 class Inference:
     """Answers requests for a model: the `Exchanges` of the front."""
 
     def __init__(self, holder: Holder) -> None:
         self.holder = holder
 
-    def operation_of(self, message: RawRequestMessage) -> Operation | None:
+    def read(self, message: RawRequestMessage) -> Asks | None:
         if message.method != "POST" or message.upgrade:
             return None
-        return _EXACT.get(message.path) or operation_at(message.path)
+        operation = _EXACT.get(message.path) or operation_at(message.path)
+        return None if operation is None else Asks(operation, message.headers)
 
-    async def serve(self, front: Front, message: RawRequestMessage, payload: Payload, operation: Operation) -> bool:
+    async def serve(self, front: Front, message: RawRequestMessage, payload: Payload, asks: Asks) -> bool:
         gateway = self.holder.gateway
-        headers = message.headers
+        operation = asks.operation
         exchange = Exchange(
             new_id(),
             time.time(),
             operation=operation.name,
             dialect=operation.dialect,
-            headers=headers,
+            headers=message.headers,
             started=time.perf_counter(),
+            patience=asks.patience,
         )
         if gateway.keeps_address:
             exchange.client_ip = front.address
         if gateway.keeps_agent:
-            exchange.client_agent = headers.get("User-Agent", "")[:200]
-        patience = headers.get("x-stainless-timeout")
-        if patience is not None:
-            exchange.patience = _seconds(patience)
+            exchange.client_agent = asks.agent
         sink = HttpSink(front, message, exchange.id)
         receive: Upload | None = None
-        if isinstance(payload, Whole) and len(payload.body) <= gateway.max_body and headers.get("Content-Type") == JSON:
+        if asks.plain and isinstance(payload, Whole) and len(payload.body) <= gateway.max_body:
             exchange.body = payload.body
         else:
-            receive = Upload(front, headers, payload, sink, gateway.max_body)
+            receive = Upload(front, message.headers, payload, sink, gateway.max_body)
         gateway.began()
         try:
             await gateway.pipeline.serve(exchange, sink, receive)

@@ -41,10 +41,6 @@ class HttpSink:
     def started(self) -> bool:
         return self.status != 0
 
-    @property
-    def paused(self) -> bool:
-        return self._front._paused  # noqa: SLF001 - asked for every chunk; its own property is one call more
-
     def begin(self, status: int, headers: Headers, length: int | None = None) -> None:
         """The head waits for the first block, so that both go out in one write."""
         self.status = status
@@ -69,22 +65,23 @@ class HttpSink:
             b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n",
         )
 
-    def write(self, block: bytes) -> None:
-        if not block:
-            return
+    def write(self, block: bytes) -> bool:
+        front = self._front
+        transport = front.transport
+        if not block or transport is None:
+            return False
         if self._chunked:
             block = b"%x\r\n%b\r\n" % (len(block), block)
         elif self._left is not None:
             self._left -= len(block)
             if self._left < 0:  # more than was promised: a second answer in the caller's eyes
                 self.abort()
-                return
+                return False
         if self._head:
             block = self._head + block
             self._head = b""
-        transport = self._front.transport
-        if transport is not None:
-            transport.write(block)
+        transport.write(block)
+        return front._paused  # noqa: SLF001 - asked for every chunk; its own property is one call more
 
     def end(self) -> None:
         if self._left:  # less than was promised

@@ -32,12 +32,15 @@ import msgspec
 from aigw.errors import StoreError
 from aigw.exchange import Record
 from aigw.storage.base import Store
-from aigw.storage.storable import decode_line, storable, write_line_into
+from aigw.storage.storable import decode_line, storable, write_line
 
 log = logging.getLogger("aigw.storage")
 
 BATCH = 2000
 """Records in one append: large enough to share a commit, small enough that a revoked key need not wait behind it."""
+
+EARLY = 1000
+"""Records that wait until the store is visited ahead of time: more, held at once, would be memory that no cache holds."""
 
 QUEUED = 50_000
 """Records that wait in memory (about 110 MB) before only the disk keeps them."""
@@ -178,7 +181,6 @@ class Journal:
         self._most_queued, self._segment_bytes, self._disk_limit, self._interval = queued, segment_bytes, disk_limit, interval
         self._queue: list[Record] = []
         self._lines: list[bytes] = []  # of the same records
-        self._buffer = bytearray(2048)  # for the line at hand
         self._taken = 0  # records ever queued
         self._done = 0  # of those, committed
         self._on_disk_only = 0
@@ -189,6 +191,7 @@ class Journal:
         self._memory_only = False
         self._down = False
         self._closing = asyncio.Event()
+        self._due = asyncio.Event()  # the store is to be visited now
         self._tasks: list[asyncio.Task[None]] = []
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -206,47 +209,41 @@ class Journal:
 
     # --- in the walk --------------------------------------------------------------------------------------------------
 
-    def write(self, record: Record) -> None:
-        """Keep *record*: safe from the death of this process when it returns, in the store soon. Never raises, never waits
+    def write(self, *records: Record) -> None:
+        """Keep *records*: safe from the death of this process when it returns, in the store soon. Never raises, never waits
         for the store."""
-        self.written += 1
-        buffer = self._buffer
-        try:
-            write_line_into(record, buffer)
-        except (ArithmeticError, TypeError, ValueError):  # a text that is not Unicode, a number of more than 64 bits
-            record = storable(record)
-            write_line_into(record, buffer)
-        line = bytes(buffer)
-        buffer += b"\n"
+        self.written += len(records)
+        lines = [_line(record) for record in records]
         segment = self._segment
         if segment.size >= self._segment_bytes:
             segment = self._rotate()
-        queue = self._queue
-        kept = self._put(segment, buffer)
-        if not kept or self._spilling or len(queue) >= self._most_queued:
-            self._hold(record, line, segment, kept=kept)
+        kept = self._put(segment, b"\n".join(lines) + b"\n")
+        if not kept or self._spilling or len(self._queue) >= self._most_queued:
+            self._hold(records, lines, segment, kept=kept)
             return
-        queue.append(record)
-        self._lines.append(line)
-        self._taken = segment.last = self._taken + 1
+        self._queue += records
+        self._lines += lines
+        self._taken = segment.last = self._taken + len(records)
+        if len(self._queue) >= EARLY and not self._down:
+            self._due.set()
 
-    def _hold(self, record: Record, line: bytes, segment: _Segment, *, kept: bool) -> None:
-        """Keep a record where there is room: on the disk only, when it is there and the queue is full; in memory only, when the
-        disk is."""
+    def _hold(self, records: Sequence[Record], lines: Sequence[bytes], segment: _Segment, *, kept: bool) -> None:
+        """Keep records where there is room: on the disk only, when they are there and the queue is full; in memory only, when
+        the disk is."""
         if kept:
             self._spilling = True
-            self._on_disk_only += 1
-            segment.only += 1
-        elif len(self._queue) < 2 * self._most_queued:
-            self._queue.append(record)
-            self._lines.append(line)
-            self._taken = segment.last = self._taken + 1
-            self._memory_only = True
-        else:
-            self.lost += 1  # no disk, no store, no memory
+            self._on_disk_only += len(records)
+            segment.only += len(records)
+            return
+        room = max(0, 2 * self._most_queued - len(self._queue))
+        self._queue += records[:room]
+        self._lines += lines[:room]
+        self._taken = segment.last = self._taken + len(records[:room])
+        self._memory_only = True
+        self.lost += len(records[room:])  # no disk, no store, no memory
 
-    def _put(self, segment: _Segment, line: bytes | bytearray) -> bool:
-        """One write of one line: all of it or nothing."""
+    def _put(self, segment: _Segment, line: bytes) -> bool:
+        """One write of one line, or several: all of it or nothing."""
         if segment.torn:
             line = b"\n" + line
         length = len(line)
@@ -263,7 +260,7 @@ class Journal:
             segment.torn = False
             raise OSError(0, "the disk is full")
         except OSError as error:
-            self.failed += 1
+            self.failed += line.count(b"\n")
             if not self._unwritable:
                 self._unwritable = True
                 reason = error.strerror
@@ -317,6 +314,7 @@ class Journal:
         """Bring what is left to the store, for at most *timeout* seconds; the rest waits on the disk for the next start."""
         deadline = time.monotonic() + timeout
         self._closing.set()
+        self._due.set()
         _, unfinished = await asyncio.wait(self._tasks, timeout=timeout) if self._tasks else (set(), set())
         for task in unfinished:
             task.cancel()
@@ -348,7 +346,8 @@ class Journal:
         pause = self._interval
         while not self._closing.is_set():
             now = time.monotonic()
-            if now >= visit:
+            if now >= visit or self._due.is_set():
+                self._due.clear()
                 try:
                     await self._visit()
                     if now >= rescan:
@@ -360,22 +359,17 @@ class Journal:
                     self._store_is_away(error)
                     pause = min(LONGEST_PAUSE, pause * 2)
                 visit = time.monotonic() + pause
-            await self._rest(self._interval)
+            await _within(self._interval, self._due)
 
     async def _keep_synced(self) -> None:
         taken = self._taken
         while not self._closing.is_set():
-            await self._rest(SYNC_INTERVAL)
+            await _within(SYNC_INTERVAL, self._closing)
             if self._done < taken or self._on_disk_only:
                 await asyncio.to_thread(
                     _sync, [segment for segment in (*self._old, self._segment) if segment.size > segment.synced]
                 )
             taken = self._taken
-
-    async def _rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._closing.wait()
 
     async def _visit(self) -> None:
         """Store what waits, then drop the segments that nobody needs any more."""
@@ -474,6 +468,20 @@ class Journal:
         if self._down:
             self._down = False
             log.warning("the store takes records again; %d still wait", self.pending)
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for *event*, at most *seconds*."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def _line(record: Record) -> bytes:
+    try:
+        return write_line(record)
+    except (ArithmeticError, TypeError, ValueError):  # a text that is not Unicode, a number of more than 64 bits
+        return write_line(storable(record))
 
 
 def _sync(segments: Sequence[_Segment]) -> None:

@@ -50,7 +50,6 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_aged",
         "_at",
-        "_blocks",
         "_done",
         "_early",
         "_head_seen",
@@ -85,7 +84,6 @@ class Connection(asyncio.Protocol):
         self._headers: Headers = []
         self._waiter: asyncio.Future[None] | None = None
         self._request: UpstreamRequest | None = None
-        self._blocks: list[bytes] = []
         self._reused = False
         self._reset()
 
@@ -153,14 +151,6 @@ class Connection(asyncio.Protocol):
             self._keep = False  # nonsense behind a whole answer harms only the connection
             if not self._done and self._over != "stopped":
                 self._over = "broken"
-        blocks = self._blocks
-        if blocks and self._over != "stopped":
-            self._blocks = []
-            try:
-                self._receiver.feed(blocks[0] if len(blocks) == 1 else b"".join(blocks))
-            except Exception as error:  # noqa: BLE001 - a receiver's bug ends its exchange, not the connection's owner
-                self._crash(error)
-                return
         if self._over:
             self._settle()
 
@@ -224,8 +214,8 @@ class Connection(asyncio.Protocol):
         return not framed and self._parser.get_status_code() not in (204, 304)
 
     def on_body(self, body: bytes) -> None:
-        if not self._done:
-            self._blocks.append(body)
+        if not self._over and self._receiver is not None:
+            self._receiver.feed(body)
 
     def on_message_complete(self) -> None:
         if self._ignore:
@@ -252,7 +242,6 @@ class Connection(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         drained = self._receiver is _NOBODY
         self._receiver = None
-        self._blocks = []
         if self.paused:
             self.resume()
         wanted = waiter is not None and not waiter.done()  # else its caller is gone, and `send` is about to close us
@@ -270,7 +259,6 @@ class Connection(asyncio.Protocol):
     def _crash(self, error: BaseException) -> None:
         waiter, self._waiter = self._waiter, None
         self._receiver = None
-        self._blocks = []
         self.discard()
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
