@@ -14,7 +14,7 @@ import pytest
 
 from aigw import relay
 from aigw.errors import CallerError, UpstreamError
-from aigw.exchange import Receiver, Record, UpstreamRequest
+from aigw.exchange import Headers, Receiver, Record, UpstreamRequest
 from aigw.providers.compatible import Patience
 from aigw.routing import retry
 from aigw.storage.base import Claim, Permit
@@ -850,3 +850,40 @@ async def test_many_at_once_are_counted_one_by_one() -> None:
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_what_ends_together_is_recorded_together() -> None:
+    """Answers that come in one turn of the event loop are one write to the journal, before any of them has its end; one
+    whose sink fails keeps nobody else's answer back."""
+    gate = asyncio.Event()
+
+    async def at_the_gate(request: UpstreamRequest, receiver: Receiver) -> None:
+        await gate.wait()
+        await GOOD(request, receiver)
+
+    class Broken(Near):
+        def answer(self, status: int, headers: Headers, body: bytes) -> None:
+            raise RuntimeError("a bug")
+
+    walk = Walk(CONFIG.replace("concurrency = 1", "concurrency = 100"), at_the_gate)
+    writes: list[tuple[int, int]] = []
+    nears = [Near(), Broken(), Near(), Near()]
+    write = walk.journal.write
+
+    def watched(*records: Record) -> None:
+        writes.append((len(records), sum(near.ended for near in nears)))
+        write(*records)
+
+    walk.journal.write = watched  # type: ignore[method-assign]
+
+    async def body() -> bytes:
+        return json.dumps(ASK).encode()
+
+    walks = [asyncio.ensure_future(walk.pipeline.serve(walk.exchange(), near, body)) for near in nears]
+    await asyncio.sleep(0.01)
+    gate.set()
+    await asyncio.gather(*walks)
+    assert writes == [(4, 0)]
+    assert [near.ended for near in nears] == [True, False, True, True]
+    assert nears[1].aborted
+    assert [record.outcome for record in walk.journal.records] == ["ok"] * 4

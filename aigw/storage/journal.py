@@ -212,6 +212,8 @@ class Journal:
     def write(self, *records: Record) -> None:
         """Keep *records*: safe from the death of this process when it returns, in the store soon. Never raises, never waits
         for the store."""
+        if not records:
+            return
         self.written += len(records)
         lines = [_line(record) for record in records]
         segment = self._segment

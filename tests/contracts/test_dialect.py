@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
@@ -209,6 +210,33 @@ def test_recordings(recording: Recording, hide_usage: bool, whole: bool) -> None
     assert tap.told.finish_reason == recording.finish_reason
     failed = None if recording.error_event is None else framing.data(recording.events[recording.error_event])
     assert tap.failed == (failed or b"")
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: f"{recording.dialect}-{recording.name}")
+def test_what_is_plain_needs_no_look(recording: Recording) -> None:
+    """Of an event that is called plain, a look finds nothing, changes nothing, and keeps nothing back."""
+    tap = DIALECTS[recording.dialect].tap(hide_usage=recording.hidden_event is not None)
+    for event in recording.events:
+        plain = tap.begun and tap.plain(event)
+        before = msgspec.structs.astuple(tap.told)
+        shown = tap.look(event)
+        if plain:
+            assert (shown, tap.failed, tap.last) == (event, b"", b"")
+            assert msgspec.structs.astuple(tap.told) == before
+        if tap.failed or tap.last:
+            break
+
+
+def test_content_is_plain(dialect: Dialect) -> None:
+    """Else the short way would never be taken."""
+    found = 0
+    for recording in RECORDINGS:
+        if recording.dialect == dialect.name:
+            tap = dialect.tap(hide_usage=False)
+            for event in recording.events:
+                tap.look(event)
+                found += tap.begun and tap.plain(event)
+    assert found >= 3
 
 
 # --- our errors -------------------------------------------------------------------------------------------------------

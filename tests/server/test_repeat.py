@@ -140,6 +140,20 @@ async def test_one_connection_many_questions(port: Running) -> None:
     assert len({record.id for record in records}) == len(records) == 8
 
 
+async def test_ahead_of_an_answer(port: Running) -> None:
+    """The same head again, while the answer before is still on its way: answered in order. Many more close it."""
+    caller = await port.call()
+    assert (await caller.ask("POST", CHAT, said("first"))).status == 200
+    for text in ("a", "b", "c"):
+        await caller.send(request("POST", CHAT, said(text)))
+        await asyncio.sleep(0.001)
+    for text in (b"a", b"b", b"c"):
+        assert b"You said: " + text in (await caller.answer()).body
+    for _ in range(40):
+        await caller.send(request("POST", CHAT, said("much")))
+    assert await caller.is_closed()
+
+
 async def test_refusals_on_a_repeated_head(port: Running) -> None:
     """What the walk refuses it refuses the tenth time as the first: a bad body, one that is too large; and the key is looked at
     each time."""

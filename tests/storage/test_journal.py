@@ -139,6 +139,34 @@ async def test_a_record_is_on_the_disk_when_write_returns(tmp_path: Path, direct
     await journal.close()
 
 
+async def test_several_at_once(tmp_path: Path, directory: Path, store: Store) -> None:
+    """Each is a line and a record of its own; one that is odd spoils no other."""
+    journal = Journal(directory, store, interval=0.02)
+    journal.write(record(1), record(2, consumer="\ud800"), record(3))
+    journal.write()
+    assert (journal.written, journal.pending) == (3, 3)
+    [path] = segments(tmp_path)
+    assert path.read_bytes().count(b"\n") == 3
+    journal.start()
+    await until(lambda: journal.committed == 3)
+    await journal.close()
+    assert await stored(store) == [record(number).id for number in (1, 2, 3)]
+
+
+async def test_many_are_stored_ahead_of_time(directory: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has become too much to wait in memory does not wait for the next visit."""
+    monkeypatch.setattr("aigw.storage.journal.EARLY", 50)
+    journal = Journal(directory, store, interval=30)
+    journal.start()
+    await asyncio.sleep(0.05)  # the first visit is over
+    journal.write(*map(record, range(49)))
+    await asyncio.sleep(0.2)
+    assert journal.committed == 0
+    journal.write(record(49))
+    await until(lambda: journal.committed == 50)
+    await journal.close()
+
+
 async def test_segments_turn_over_and_go(tmp_path: Path, directory: Path, store: Store) -> None:
     """A full segment is closed, and dropped when what is in it is stored."""
     journal = Journal(directory, store, segment_bytes=10_000, interval=0.02)
