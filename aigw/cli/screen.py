@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 from aigw.cli import output
+from aigw.cli.language import is_ascii
 
 BOLD, DIM, RED, GREEN, YELLOW, CYAN = "1", "2", "31", "32", "33", "36"
 
@@ -44,7 +45,7 @@ def crop(text: str, columns: int) -> str:
         if room < 0:
             break
         kept.append(one)
-    return "".join(kept) + "…" if columns > 0 else ""
+    return "".join(kept) + ("~" if is_ascii() else "…") if columns > 0 else ""
 
 
 def pad(text: str, columns: int, *, right: bool = False) -> str:
@@ -88,14 +89,14 @@ class Screen:
     def draw(self, lines: Sequence[Line], columns: int, rows: int) -> int:
         """Show *lines*, as many as fit. Returns how many characters were sent."""
         wanted = [self._rendered(line, columns) for line in lines[:rows]]
-        wanted += [""] * (rows - len(wanted))
+        wanted += ["\x1b[K"] * (rows - len(wanted))
         sent = []
         if self._size != (columns, rows):
-            self._size, self._drawn = (columns, rows), [""] * rows
+            self._size, self._drawn = (columns, rows), ["\x1b[K"] * rows
             sent.append("\x1b[2J")
         for row, (text, before) in enumerate(zip(wanted, self._drawn, strict=True), 1):
             if text != before:
-                sent.append(f"\x1b[{row};1H{text}\x1b[K")
+                sent.append(f"\x1b[{row};1H{text}")
         self._drawn = wanted
         text = "".join(sent)
         if text:
@@ -110,4 +111,6 @@ class Screen:
             parts.append(f"\x1b[{span.style}m{text}\x1b[0m" if span.style and self._coloured and text else text)
             if room <= 0:
                 break
-        return "".join(parts).rstrip(" ")
+        if room > 0:  # behind a full line the cursor still stands on its last character, and would erase it
+            parts.append("\x1b[K")
+        return "".join(parts)

@@ -139,9 +139,9 @@ def stats(
     if watch:
         if as_json or as_csv or until or month:
             raise typer.BadParameter("--watch shows what happens now; leave out --json, --csv, --until and --month")
-        from aigw.cli import top as live
+        from aigw.cli.top import INTERVAL, watch as watch_live, window_of
 
-        live.watch(locations(context), interval=live.INTERVAL, window=live.window_of(since), once=False)
+        watch_live(locations(context), interval=INTERVAL, window=window_of(since), once=False)
         return
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")

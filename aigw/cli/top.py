@@ -39,6 +39,12 @@ LONGEST_WINDOW = 3600.0
 PACE = 10
 """Seconds over which requests and tokens per second are averaged."""
 
+MOST_ERRORS = 10
+"""Recent errors shown at most."""
+
+BLOCK = 30
+"""Lines of a block of plain text, at most."""
+
 MOST_AT_ONCE = 50_000
 """Records read in one look; more than a server writes between two."""
 
@@ -119,7 +125,7 @@ async def _blocks(source: _Source, interval: float) -> None:
 def _print(view: View) -> None:
     columns = shutil.get_terminal_size().columns
     moment = datetime.fromtimestamp(view.now).astimezone().isoformat(sep=" ", timespec="seconds")
-    for line in [[Span(moment)], *picture(view, columns, 1000)]:
+    for line in [[Span(moment)], *picture(view, columns, BLOCK)]:
         output.data(plain(line))
     sys.stdout.flush()
 
@@ -258,11 +264,11 @@ def picture(view: View, columns: int, rows: int, *, live: bool = False) -> list[
     if live:
         foot = [[Span(f"last {_age(view.recent.window)}, every {view.interval:g} s; q leaves", DIM)]]
     room = rows - len(lines) - len(foot)
-    errors = _errors(view, room // 3 - 2) if room >= 9 else []
-    tables = _tables(view, columns, room - len(errors) - (1 if errors else 0) - 1) if room >= 4 else []
-    for block in (tables, errors):
-        if block:
-            lines += [[], *block]
+    some = min(len(view.recent.errors), MOST_ERRORS, room // 3 - 2)  # errors that the tables leave room for
+    tables = _tables(view, columns, room - 1 - (some + 2 if some > 0 else 0)) if room >= 4 else []
+    lines += [[], *tables] if tables else []
+    errors = _errors(view, min(MOST_ERRORS, rows - len(lines) - len(foot) - 2))
+    lines += [[], *errors] if errors else []
     lines = lines[: rows - len(foot)]
     if live:
         lines += [[]] * (rows - len(foot) - len(lines))
@@ -318,13 +324,13 @@ def _paces(view: View, columns: int) -> list[Line]:
 def _times(view: View, columns: int) -> list[Line]:
     total = view.recent.total()
     pieces = [
-        f"first token  p50 {figures.duration(total.first_p50)}  p95 {figures.duration(total.first_p95)}",
-        f"whole  p50 {figures.duration(total.total_p50)}  p95 {figures.duration(total.total_p95)}",
+        f"first token p50 {figures.duration(total.first_p50)} p95 {figures.duration(total.first_p95)}",
+        f"whole p50 {figures.duration(total.total_p50)} p95 {figures.duration(total.total_p95)}",
         f"cost {figures.money(view.recent.costs())}",
     ]
     lines: list[str] = []
     for piece in pieces:
-        joined = f"{lines[-1]}    {piece}" if lines else piece
+        joined = f"{lines[-1]}   {piece}" if lines else piece
         if lines and output.width(joined) <= columns:
             lines[-1] = joined
         else:
@@ -342,7 +348,7 @@ _CELLS: tuple[tuple[str, int, Callable[[Row, int], str]], ...] = (
 )
 """Behind the name, in this order, as many as there is room for: who is busy now, and what was done in the window."""
 
-NAME_WIDTH = 14
+NAME_WIDTH = 13
 """Columns of a name that the figures leave it at least."""
 
 

@@ -77,3 +77,48 @@ def test_exact(nano: int) -> None:
     """For programs not one nano is lost."""
     assert Decimal(figures.exact(nano)) == Decimal(nano) / 10**9
     assert "E" not in figures.exact(nano)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "shown"),
+    [
+        (0, 0, "-"),
+        (0, 9, "0"),
+        (1, 1_000_000, "<0.1 %"),
+        (1, 250, "0.4 %"),
+        (1, 8, "12 %"),
+        (9, 9, "100 %"),
+        (999, 10_000, "10 %"),
+    ],
+)
+def test_shares(part: int, whole: int, shown: str) -> None:
+    """What is not nothing never looks like it."""
+    assert figures.share(part, whole) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(None, "-"), (0, "0"), (0.05, "0.05"), (12.34, "12.3"), (850.4, "850"), (1234.5, "1,234"), (5e5, "500k")],
+)
+def test_rates(number: float | None, shown: str) -> None:
+    """Three digits; nothing measured is no 0."""
+    assert figures.rate(number) == shown
+
+
+def test_sparklines() -> None:
+    """As tall as the largest; nothing is a gap, and what is not is seen."""
+    assert figures.sparkline([0, 1, 50, 100]) == " ▁▅█"
+    assert figures.sparkline([0, 1, 50, 100], ascii_only=True) == " _+#"
+    assert figures.sparkline([0.001, 1e9]) == "▁█"
+    assert figures.sparkline([5, 10], most=40) == "▂▃"
+    assert figures.sparkline([0, 0]) == "  "
+    assert figures.sparkline([]) == ""
+
+
+def test_bars() -> None:
+    """To an eighth of a character; something is never an empty bar."""
+    assert figures.bar(10, 10, 4) == "████"
+    assert figures.bar(5, 10, 3) == "█▌"
+    assert figures.bar(1, 1000, 4) == "▏"
+    assert figures.bar(0, 10, 4) == figures.bar(0, 0, 4) == ""
+    assert (figures.bar(5, 10, 3, ascii_only=True), figures.bar(1, 1000, 4, ascii_only=True)) == ("##", "#")

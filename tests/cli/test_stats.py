@@ -46,6 +46,9 @@ RECORDS = [
             took=1_240_000,
             first_token=210_000,
             stream=True,
+            key_id="k1",
+            group="team",
+            operation="chat",
             input=40_000,
             cached=30_000,
             output=500,
@@ -72,13 +75,13 @@ RECORDS = [
 ]
 
 BY_MODEL = """\
-model     requests  errors    in  cached    out                cost      p50      p95  first p50  first p95
-gpt-6            6       0  200k    150k  2,501             $0.0617   1.19 s   1.19 s     211 ms     211 ms
-(none)           1       1     0       0      0                   -  0.41 ms  0.41 ms          -          -
-mystery          1       0     7       0      3                   ?   1m 31s   1m 31s          -          -
-qwen-max         1       0    10       0      5             ¥0.0025   774 ms   774 ms          -          -
-total            9       1  200k    150k  2,509  $0.0617 + ¥0.0025?   1.19 s   1m 31s     211 ms     211 ms
-"""
+model     requests  errors  err %    in  cached    out                cost      p50      p95  first p50  first p95  tok/s  trend
+gpt-6            6       0      0  200k    150k  2,501             $0.0617   1.19 s   1.19 s     211 ms     211 ms    485     #     .
+(none)           1       1    100     0       0      0                   -  0.41 ms  0.41 ms          -          -      -     #
+mystery          1       0      0     7       0      3                   ?   1m 31s   1m 31s          -          -      -     #
+qwen-max         1       0      0    10       0      5             ¥0.0025   774 ms   774 ms          -          -      -     #
+total            9       1     11  200k    150k  2,509  $0.0617 + ¥0.0025?   1.19 s   1m 31s     211 ms     211 ms    485     #     .
+"""  # noqa: E501 - as wide as it is
 
 
 def test_by_model(aigw: CommandLine) -> None:
@@ -104,6 +107,14 @@ def test_by_model(aigw: CommandLine) -> None:
         ("hour", WINDOW, [("2026-03-10T12:00+00:00", 8), ("2026-03-11T12:00+00:00", 1)]),
         ("model", ("--month", "2026-03"), [("gpt-6", 6), ("", 1), ("mystery", 1), ("qwen-max", 1)]),
         ("model", ("--since", "2026-03-11T00:00Z", "--until", "2026-03-12"), [("gpt-6", 1)]),
+        ("error", WINDOW, [("", 8), ("caller_model_not_found", 1)]),
+        ("group", WINDOW, [("team", 5), ("", 4)]),
+        ("key", WINDOW, [("k1", 5), ("", 4)]),
+        ("operation", WINDOW, [("chat", 5), ("", 4)]),
+        ("consumer", (*WINDOW, "--model", "gpt-6"), [("alice", 6)]),
+        ("model", (*WINDOW, "--consumer", "bob"), [("mystery", 1)]),
+        ("model", (*WINDOW, "--consumer", "alice", "--provider", "openai"), [("gpt-6", 6)]),
+        ("day", (*WINDOW, "--provider", "openai"), [("2026-03-10", 5), ("2026-03-11", 1)]),
     ],
 )
 def test_groups(aigw: CommandLine, by: str, arguments: Sequence[str], groups: list[tuple[str, int]]) -> None:
@@ -112,6 +123,73 @@ def test_groups(aigw: CommandLine, by: str, arguments: Sequence[str], groups: li
     answer = json.loads(aigw("stats", "--by", by, *arguments, "--json").stdout)
     assert [(row[by], row["requests"]) for row in answer["rows"]] == groups
     assert answer["total"]["requests"] == sum(requests for _, requests in groups)
+
+
+def test_by_two_things(aigw: CommandLine) -> None:
+    """A column each, in the order they were named; spaces and capitals do no harm."""
+    append(aigw, RECORDS)
+    rows = json.loads(aigw("stats", *WINDOW, "--by", "Consumer, model", "--json").stdout)["rows"]
+    assert [(row["consumer"], row["model"], row["requests"]) for row in rows] == [
+        ("alice", "gpt-6", 6),
+        ("alice", "", 1),
+        ("alice", "qwen-max", 1),
+        ("bob", "mystery", 1),
+    ]
+    table = aigw("stats", *WINDOW, "--by", "day,consumer").stdout.splitlines()
+    assert [line.split()[:3] for line in table] == [
+        ["day", "consumer", "requests"],
+        ["2026-03-10", "alice", "7"],
+        ["2026-03-10", "bob", "1"],
+        ["2026-03-11", "alice", "1"],
+        ["total", "9", "1"],
+    ]
+    assert [line.count("#") for line in table[1:4]] == [12, 2, 2]  # bars: days side by side
+    sheet = aigw("stats", *WINDOW, "--by", "model,consumer", "--csv").stdout
+    assert sheet.startswith("model,consumer,requests,errors,")
+    assert "\ngpt-6,alice,6,0,0.0," in sheet
+
+
+def test_errors_have_names(aigw: CommandLine) -> None:
+    """By error: those without one are called so."""
+    append(aigw, RECORDS)
+    lines = aigw("stats", *WINDOW, "--by", "error").stdout.splitlines()
+    assert lines[1].startswith("(no error)  ")
+    assert lines[2].startswith("caller_model_not_found  ")
+
+
+@pytest.mark.parametrize(
+    ("order", "first"),
+    [("requests", "gpt-6"), ("cost", "gpt-6"), ("tokens", "gpt-6"), ("errors", ""), ("p95", "mystery")],
+)
+def test_order_and_top(aigw: CommandLine, order: str, first: str) -> None:
+    """Largest first; of many rows the first ones, and the total of all."""
+    append(aigw, RECORDS)
+    answer = json.loads(aigw("stats", *WINDOW, "--sort", order, "--top", "1", "--json").stdout)
+    assert [row["model"] for row in answer["rows"]] == [first]
+    assert answer["total"]["requests"] == 9
+    done = aigw("stats", *WINDOW, "--sort", order, "--top", "1")
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stderr.startswith("3 more rows without --top; the total is of all.\n")
+
+
+def test_a_name_that_nobody_has(aigw: CommandLine) -> None:
+    """A filter with a slip of the finger: what was probably meant, and no word of an empty gateway."""
+    append(aigw, RECORDS)
+    done = aigw("stats", *WINDOW, "--consumer", "alicce")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines()[1:] == ["In this window there is no consumer 'alicce': did you mean alice?"]
+    done = aigw("stats", *WINDOW, "--consumer", "bob", "--model", "gpt-6")
+    assert done.stderr.splitlines()[1:] == ["There are some without --consumer and --model together."]
+
+
+def test_blocks(aigw: CommandLine) -> None:
+    """Where the locale is UTF-8, trends are blocks; where it is not, ASCII."""
+    append(aigw, RECORDS)
+    only = (*WINDOW, "--model", "gpt-6")
+    assert aigw("stats", *only).stdout.isascii()
+    assert aigw("stats", *only, LANG="C.UTF-8").stdout.splitlines()[1].endswith("     █     ▂")
+    days = aigw("stats", *only, "--by", "day", LANG="C.UTF-8").stdout.splitlines()
+    assert [line.split()[-1] for line in days[1:3]] == ["█" * 12, "██▍"]
 
 
 def test_json(aigw: CommandLine) -> None:
@@ -124,7 +202,7 @@ def test_json(aigw: CommandLine) -> None:
         "since": "2026-03-10T00:00:00+08:00",
         "until": "2026-03-12T00:00:00+08:00",
         "tz": "Asia/Shanghai",
-        "by": "model",
+        "by": ["model"],
     }
     gpt = answer["rows"][0]
     assert gpt["latency_p50_ms"] == pytest.approx(1240, rel=0.05)
@@ -133,6 +211,7 @@ def test_json(aigw: CommandLine) -> None:
         "model": "gpt-6",
         "requests": 6,
         "errors": 0,
+        "error_share": 0.0,
         "input_tokens": 200_001,
         "cached_tokens": 150_000,
         "output_tokens": 2501,
@@ -144,6 +223,8 @@ def test_json(aigw: CommandLine) -> None:
         "latency_p95_ms": gpt["latency_p95_ms"],
         "first_token_p50_ms": gpt["first_token_p50_ms"],
         "first_token_p95_ms": gpt["first_token_p95_ms"],
+        "tokens_per_second": 485.437,
+        "trend": [0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 1],
     }
     mystery = next(row for row in answer["rows"] if row["model"] == "mystery")
     assert (mystery["cost_usd"], mystery["unpriced_requests"], mystery["first_token_p50_ms"]) == (None, 1, None)
@@ -158,6 +239,8 @@ def test_csv(aigw: CommandLine) -> None:
     done = aigw("stats", *WINDOW, "--csv")
     assert (done.returncode, done.stderr) == (0, "")
     read = list(csv.DictReader(io.StringIO(done.stdout)))
+    for row in rows:
+        del row["trend"]  # a list is no cell
     assert read == [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
 
 
@@ -184,7 +267,7 @@ def test_nothing_yet(aigw: CommandLine) -> None:
     )
     empty = json.loads(aigw("stats", "--json").stdout)
     assert (empty["rows"], empty["total"]["requests"], empty["total"]["cost_usd"]) == ([], 0, None)
-    assert aigw("stats", "--csv").stdout.startswith("model,requests,errors,input_tokens,")
+    assert aigw("stats", "--csv").stdout.startswith("model,requests,errors,error_share,input_tokens,")
 
 
 def test_hostile_names(aigw: CommandLine) -> None:
@@ -237,6 +320,14 @@ def test_terminal(aigw: CommandLine) -> None:
             "'Mars/Olympus' is no time zone of this system; expected one like UTC",
         ),
         (["--json", "--csv"], "Error: Invalid value: --json and --csv exclude each other"),
+        (["--by", "modl"], "nothing to group by is called 'modl': did you mean model?"),
+        (["--by", "xyzzy"], "nothing to group by is called 'xyzzy': there are model, consumer, provider"),
+        (["--by", "model,consumer,day"], "group by one thing or by two with a comma between them"),
+        (["--by", "day,hour"], "group by one thing or by two with a comma between them"),
+        (["--by", ","], "group by one thing or by two with a comma between them"),
+        (["--top", "0"], "0 is not in the range"),
+        (["--watch", "--json"], "--watch shows what happens now"),
+        (["--watch", "--since", "30d"], "it looks back one hour at most"),
     ],
 )
 def test_wrong_usage(aigw: CommandLine, arguments: list[str], message: str) -> None:
