@@ -164,7 +164,7 @@ class MessagesTap:
         return block
 
     def _event(self, event: bytes) -> None:
-        if b'"usage"' not in event and b"error" not in event:
+        if b'"usage"' not in event and b'"error"' not in event:
             return
         data = framing.data(event)
         try:

@@ -48,7 +48,7 @@ def data(event: bytes) -> bytes:
     """The data of one event: its `data:` lines joined by LF, one space behind the colon dropped; b"" when it has none."""
     if event.startswith(b"data: ") and event.find(b"\n") >= len(event) - 2 and b"\r" not in event:
         return event[6:].rstrip(b"\n")
-    lines = (line for line in _LINE.split(event.removeprefix(_MARK)) if line.startswith(b"data:"))
+    lines = (line for line in _LINE.split(event.removeprefix(_MARK)) if line.startswith(b"data:") or line == b"data")
     return b"\n".join(line[6:] if line[5:6] == b" " else line[5:] for line in lines)
 
 

@@ -275,12 +275,13 @@ class ChatTap:
             # The first delta holds only the role: content is what comes after it, or with it.
             if self._introduced or b'"role"' not in data or _content(data):
                 self.begun = True
+                return  # what comes later in this block is treated as in a block of its own
             self._introduced = True
 
     def _usage(self, block: bytes) -> bytes:
         kept = []
         for event in framing.split(block):
-            if b'"usage"' in event:
+            if b'"usage":{' in event or b'"usage": {' in event:
                 try:
                     answer = _answer(framing.data(event))
                 except (ValueError, RecursionError):
@@ -289,6 +290,7 @@ class ChatTap:
                 told = _told(answer)
                 if told.usage is not None:
                     self.told.usage = told.usage
+                    self.told.model = self.told.model or told.model
                     if self._hide and not answer.choices:
                         continue  # the extra chunk that only we asked for
             kept.append(event)
@@ -296,15 +298,14 @@ class ChatTap:
 
     def _finish(self, block: bytes) -> None:
         for event in framing.split(block):
-            if b'"finish_reason"' in event:
+            if b'"finish_reason":"' in event or b'"finish_reason": "' in event:
                 try:
                     answer = _answer(framing.data(event))
                 except (ValueError, RecursionError):
                     continue
                 told = _told(answer)
                 self.told.finish_reason = told.finish_reason or self.told.finish_reason
-                if told.usage is not None and answer.usage is None:
-                    self.told.usage = told.usage  # choices[0].usage, x_groq.usage
+                self.told.model = self.told.model or told.model
 
     def _before_error(self, block: bytes) -> bytes:
         at = 0

@@ -114,7 +114,7 @@ class ResponsesTap:
         return block
 
     def _event(self, event: bytes) -> None:
-        if b'"response"' not in event and b"error" not in event:
+        if b'"response":{' not in event and b'"response": {' not in event and b'"error"' not in event:
             return
         data = framing.data(event)
         try:
