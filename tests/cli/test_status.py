@@ -145,6 +145,7 @@ def test_resting_keys(make: Make, far_side: FarSide) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_server_that_hangs(make: Make) -> None:
     """It is there and does not answer: neither running well nor not there."""
     gateway = make().start()

@@ -182,7 +182,9 @@ def test_any_size_and_resized(busy: Gateway, start: Start) -> None:
     assert top.end() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(other, marks=pytest.mark.long) for other in (signal.SIGHUP, signal.SIGINT))]
+)
 def test_signals_leave_the_terminal_as_it_was(busy: Gateway, start: Start, number: signal.Signals) -> None:
     """Ctrl-C, a kill, a lost line: out of the other screen, with a cursor."""
     top = start(busy)
@@ -334,6 +336,7 @@ def test_wrong_usage(tmp_path: Path, arguments: list[str], message: str) -> None
     assert message in done.stderr
 
 
+@pytest.mark.long
 def test_a_server_that_hangs(start: Start, tmp_path: Path) -> None:
     """It listens and does not answer: said, and the store's figures go on."""
     gateway = Gateway(tmp_path)
