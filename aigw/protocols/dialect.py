@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -88,12 +89,20 @@ def decode_answer(decode: Callable[[bytes], T], body: bytes) -> T | None:
 
 def _mended(body: bytes) -> bytes:
     """*body* in strict JSON, if it is such as Python's own decoder takes: with half of a surrogate pair (JavaScript cuts
-    strings so), NaN or Infinity (Python writes them). Hosts send these, callers read them, and such an answer is paid for."""
+    strings so), NaN or Infinity (Python writes them), or a number beyond all bounds. Hosts send these, callers read them, and
+    such an answer is paid for. Only for reading facts: what is odd becomes null."""
     try:
-        value = json.loads(body, parse_constant=lambda _: None)
+        value = json.loads(body, parse_constant=lambda _: None, parse_float=_bounded, parse_int=_bounded)
     except (ValueError, RecursionError):
         raise ValueError("not JSON") from None
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _bounded(text: str) -> int | float | None:
+    if len(text) < 19 and text.lstrip("-").isdigit():
+        return int(text)
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _decode_strictly(decode: Callable[[bytes], T], body: bytes) -> T | None:

@@ -305,7 +305,6 @@ class ChatTap:
                     continue
                 told = _told(answer)
                 self.told.finish_reason = told.finish_reason or self.told.finish_reason
-                self.told.model = self.told.model or told.model
 
     def _before_error(self, block: bytes) -> bytes:
         at = 0

@@ -1,4 +1,4 @@
-"""The long form: `python -m tests.fuzz TARGET [--seconds 600] [--found FOLDER]`.
+"""The long form: `python -m tests.fuzz TARGET [--seconds 600] [--found FOLDER] [--input FILE]`.
 
 With atheris it is guided by coverage, without it inputs are made from the corpus by chance. atheris is no dependency of the
 project; a folder of its own is enough:
@@ -30,7 +30,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0, help="0: another one each time")
     parser.add_argument("--found", type=Path, default=None, metavar="FOLDER", help="where new inputs are kept")
+    parser.add_argument("--input", type=Path, default=None, metavar="FILE", help="try this one input only")
     options = parser.parse_args(arguments)
+    if options.input is not None:
+        importlib.import_module(f"tests.fuzz.test_{options.target}")
+        from tests.fuzz.inputs import TARGETS
+
+        TARGETS[options.target].check(options.input.read_bytes())
+        return 0
     found: Path = options.found or Path(tempfile.mkdtemp(prefix=f"fuzz-{options.target}-"))
     found.mkdir(parents=True, exist_ok=True)
     try:
