@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -179,12 +180,23 @@ class Target:
 
 class UpstreamRequest:
     """One request to a provider. `extra` are this caller's headers (already fit for the wire). Timeouts are seconds:
-    until connected, until the first byte of the answer's head, between two blocks of its body, and for the whole call.
+    until connected, until the first byte of the answer's head, between two blocks of its body, and for the whole call;
+    `patience` lasts until the caller sees a byte: an answer that begins and then only drips is given up as well.
 
     `once`: it must not go out twice, whatever happens. Of a kept connection that breaks nobody can tell whether the provider
     had closed it before our request, or because of it; so such a request gets a connection of its own."""
 
-    __slots__ = ("body", "connect_timeout", "extra", "first_byte_timeout", "idle_timeout", "once", "target", "timeout")
+    __slots__ = (
+        "body",
+        "connect_timeout",
+        "extra",
+        "first_byte_timeout",
+        "idle_timeout",
+        "once",
+        "patience",
+        "target",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -196,11 +208,12 @@ class UpstreamRequest:
         first_byte_timeout: float = 300.0,
         idle_timeout: float = 300.0,
         timeout: float = 3600.0,
+        patience: float = inf,
         once: bool = False,
     ) -> None:
         self.target, self.body, self.extra = target, body, extra
         self.connect_timeout, self.first_byte_timeout = connect_timeout, first_byte_timeout
-        self.idle_timeout, self.timeout, self.once = idle_timeout, timeout, once
+        self.idle_timeout, self.timeout, self.patience, self.once = idle_timeout, timeout, patience, once
 
 
 class Flow(Protocol):
@@ -219,7 +232,10 @@ class Flow(Protocol):
 
 class Receiver(Protocol):
     """Who takes a provider's answer as it arrives. All three are called synchronously, in this order, from the connection;
-    none may raise."""
+    none may raise. `started` says that what came has begun to reach whoever waits for it."""
+
+    @property
+    def started(self) -> bool: ...
 
     def head(self, status: int, headers: Headers, flow: Flow) -> None: ...
 

@@ -311,8 +311,9 @@ class Pipeline:
             if route.stream_idle_timeout is not None:
                 request.idle_timeout = route.stream_idle_timeout
         left = exchange.deadline - now
+        request.patience = left
         if left < request.first_byte_timeout:
-            request.first_byte_timeout = max(left, 0.05)
+            request.first_byte_timeout = request.patience = max(left, 0.05)
 
     def _abandoned(self, exchange: Exchange) -> int | None:
         """What an attempt may cost that reached the provider and was given up: its prompt, as far as we can tell."""

@@ -33,6 +33,10 @@ EVENT = 4 * 1024 * 1024
 ERROR = 64 * 1024
 """Bytes of an error answer that are kept; no provider has that much to say about one."""
 
+PIECES = 1024
+"""Blocks of a JSON answer that are kept as they came; then they are joined, or an answer of tiny blocks takes thirty times its
+size."""
+
 SAMPLE = 8192
 """Bytes of an answer's beginning that are kept to estimate its tokens from, should nobody report them."""
 
@@ -67,6 +71,9 @@ class _NoTap:
 
 NO_TAP = _NoTap()
 
+_CODINGS = (b"chunked", b"identity")
+"""Transfer codings that are read. The parser takes more for framing's sake, and leaves what they code as it is."""
+
 
 def _feed_nothing(block: bytes) -> None:
     """After an answer was refused, before its head, and when all is over."""
@@ -92,6 +99,7 @@ class Relay:
         "_sink",
         "_size",
         "_tap",
+        "_torn",
         "_wire",
         "body",
         "error",
@@ -130,9 +138,10 @@ class Relay:
         self.upstream_headers: Headers = []
         self._known: dict[bytes, bytes] = {}
         self._flow: Flow | None = None
-        self._blocks: list[bytes] = []
+        self._blocks: list[bytes | bytearray] = []
         self._size = 0
-        self._rest = b""
+        self._rest: bytes | bytearray = b""
+        self._torn = False  # part of an event has been sent, and its end has not
         self._begun = False
         self._plain = False  # nothing is special about the next events, unless the tap says so
 
@@ -146,7 +155,10 @@ class Relay:
         if its_id is not None and self._secret not in its_id:
             self._exchange.upstream_id = its_id.decode("ascii", "replace")[:128]
         if known.get(b"content-encoding", b"identity").lower() != b"identity":
-            self._refuse("compressed its answer although we asked it not to")
+            self._refuse_unless_error("compressed its answer although we asked it not to")
+            return
+        if known.get(b"transfer-encoding", b"chunked").lower() not in _CODINGS:
+            self._refuse_unless_error("answered in a transfer coding that nobody asked for")
             return
         if not 200 <= status < 300:
             self.feed = self._feed_error
@@ -166,6 +178,8 @@ class Relay:
         if self._size < ERROR:
             self._blocks.append(block[: ERROR - self._size])
             self._size += len(block)
+        elif self._flow is not None:
+            self._flow.stop()
 
     def _feed_json(self, block: bytes) -> None:
         self._blocks.append(block)
@@ -175,6 +189,14 @@ class Relay:
             self._blocks = []
             self.feed = self._feed_bytes
             self._feed_bytes(whole)
+        elif len(self._blocks) > PIECES:
+            self._gather()
+
+    def _gather(self) -> None:
+        first, *others = self._blocks
+        whole = first if isinstance(first, bytearray) else bytearray(first)
+        whole += b"".join(others)
+        self._blocks = [whole]
 
     def _feed_bytes(self, block: bytes) -> None:
         if not self._begun:
@@ -244,14 +266,29 @@ class Relay:
             self._flow.resume()
 
     def _whole_events(self, block: bytes) -> bytes:
-        """What of *block*, and of what was held before it, is whole; the rest is held."""
-        block = self._rest + block
-        cut = framing.last_boundary(block)
-        if not cut and len(block) > EVENT:
-            cut = len(block)
-        self._rest = block[cut:]
+        """What of *block*, and of what was held before it, is whole; the rest is held. Only what is new is searched and copied:
+        an event of megabytes may come byte by byte."""
         self._plain = False
-        return block[:cut]
+        held = self._rest
+        seam = bytes(held[-3:])  # no boundary is longer than four bytes
+        cut = framing.last_boundary(seam + block) if seam else framing.last_boundary(block)
+        if cut:
+            cut += len(held) - len(seam)
+            self._torn = False
+        elif len(held) + len(block) > EVENT:
+            cut = len(held) + len(block)
+            self._torn = True
+        if not held:
+            self._rest = block[cut:] and bytearray(block[cut:])
+            return block[:cut]
+        held = held if isinstance(held, bytearray) else bytearray(held)
+        held += block
+        self._rest = held
+        if not cut:
+            return b""
+        whole = bytes(memoryview(held)[:cut])
+        del held[:cut]
+        return whole
 
     def _failed(self) -> None:
         """An error event ends the stream: before the first byte it fails the attempt, after it the caller gets it, cleaned."""
@@ -277,6 +314,13 @@ class Relay:
         if self._flow is not None:
             self._flow.stop()
 
+    def _refuse_unless_error(self, why: str) -> None:
+        """An error whose body cannot be read is judged by its status."""
+        if 200 <= self.status < 300:
+            self._refuse(why)
+        elif self._flow is not None:
+            self._flow.stop()
+
     def _renamed(self, block: bytes) -> bytes:
         """The answer's model replaced in each event. Inside strings quotes are escaped, so only a member can match."""
         encode = msgspec.json.encode
@@ -297,11 +341,12 @@ class Relay:
         self._flow = None  # the connection may serve another by now
         if self.error is not None or not self.status:
             return
+        self._torn = False
         if not 200 <= self.status < 300:
             self.body = b"".join(self._blocks)
         elif self.streaming:
             if self._rest:
-                rest, self._rest = self._rest, b""
+                rest, self._rest = bytes(self._rest), b""
                 self._last_events(rest)
             if not self._begun and not self._tap.last and self.error is None:
                 self._refuse("ended its stream before it began")
@@ -327,6 +372,8 @@ class Relay:
         it, and the collections cost a fifth of a request."""
         self.feed = _feed_nothing
         self._flow = None
+        if self._torn:  # what follows is an event of ours, not the end of theirs
+            self._sink.write(b"\n\n")
 
     def finish(self) -> None:
         """Send what is left of a good answer: all of it when it was held, else its end."""

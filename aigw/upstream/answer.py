@@ -8,6 +8,8 @@ from aigw.exchange import Flow, Headers
 class WholeAnswer:
     """A `Receiver`. An answer of more than *most* bytes is `cut`: its connection is closed, the rest is not wanted."""
 
+    started = False  # it is read when it is whole
+
     def __init__(self, most: int) -> None:
         self.status = 0
         self.headers: Headers = []

@@ -37,6 +37,13 @@ first avoids sending into a connection that is being closed."""
 MAX_HEAD = 256 * 1024
 """Bytes of an answer's head; more is no honest provider."""
 
+MAX_FRAMING = 256 * 1024
+"""Bytes of chunk sizes, extensions and trailers that may come without any content among them; more is a flood."""
+
+ERROR_TIME = 10.0
+"""Seconds in which the body of an error must have come; then it is judged by what is there. Errors are short, and somebody
+waits to be tried elsewhere."""
+
 _STOPPING = "was cut off because the gateway stops"
 
 _FIELD = re.compile(rb"\r\n([^:\r\n]+):[ \t]*([^\r\n]*)")  # behind the status line
@@ -50,6 +57,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_aged",
         "_at",
+        "_barren",
         "_done",
         "_early",
         "_head_seen",
@@ -89,7 +97,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._raw = b""  # of the answer, until its head is whole
-        self._early = self._at = 0
+        self._early = self._at = self._barren = 0
         self._over = ""  # how the answer ended: "done" with its framing, "stopped" or "complete" by its receiver, "broken"
         self._head_seen = self._done = self._ignore = self._keep = False
         self._quiet = self._aged = 0
@@ -135,7 +143,6 @@ class Connection(asyncio.Protocol):
         if self._receiver is None:  # nobody asked: whatever this is, the connection cannot be trusted any more
             self.discard()
             return
-        self._quiet = 0
         if not self._head_seen:
             if self._early > MAX_HEAD:  # the parser keeps an unfinished header line, however long
                 self._fail("provider_bad_response", "sent a head that is too large")
@@ -153,6 +160,10 @@ class Connection(asyncio.Protocol):
                 self._over = "broken"
         if self._over:
             self._settle()
+        elif self._quiet and self._head_seen:  # framing is no progress: the idle clock goes on, and there is an end to it
+            self._barren += len(data)
+            if self._barren > MAX_FRAMING:
+                self._fail("provider_bad_response", "sent chunk framing without content")
 
     def _settle(self) -> None:
         if self._done:
@@ -193,6 +204,8 @@ class Connection(asyncio.Protocol):
             raise _bad_response("did not answer in HTTP/1.1")
         if end - self._at > MAX_HEAD:
             raise _bad_response("sent a head that is too large")
+        if not raw.startswith(b"HTTP/1.", self._at):  # the parser takes RTSP and other versions too, and leading empty lines
+            raise _bad_response("did not answer in HTTP/1.1")
         status = self._parser.get_status_code()
         if status == 101:
             raise _bad_response("switched protocols where none was asked for")
@@ -202,10 +215,13 @@ class Connection(asyncio.Protocol):
             return
         self._ignore = False
         self._head_seen = True
+        self._quiet = 0
         headers = [(name.lower(), value) for name, value in _FIELD.findall(raw, self._at, end)]
         self._raw = b""
         self._headers = headers
         assert self._receiver is not None
+        if status >= 300 and self._request is not None:
+            self._request.timeout = min(self._request.timeout, self._aged * TICK + ERROR_TIME)
         self._receiver.head(status, headers, self)
 
     def _ends_with_connection(self) -> bool:
@@ -215,6 +231,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         if not self._over and self._receiver is not None:
+            self._quiet = 0
             self._receiver.feed(body)
 
     def on_message_complete(self) -> None:
@@ -231,7 +248,7 @@ class Connection(asyncio.Protocol):
         """The answer is whole: `send` returns. What is left of its framing is read without it."""
         self._receiver = _NOBODY
         self._over = ""
-        self._quiet = 0
+        self._aged = 0
         waiter, self._waiter = self._waiter, None
         if self.paused:
             self.resume()
@@ -278,18 +295,25 @@ class Connection(asyncio.Protocol):
     def tick(self) -> None:
         """Called every TICK while a request is under way."""
         self._aged += 1
+        if not self._quiet:
+            self._barren = 0  # content came since the last tick
         if not self.paused:
             self._quiet += 1
         request = self._request
         if request is None:
             return
         if self._receiver is _NOBODY:
-            if self._quiet * TICK > DRAIN:
+            if self._aged * TICK > DRAIN:
                 self.discard()
             return
         aged = self._aged * TICK
         if aged > request.timeout:
-            self._fail("provider_timeout", "did not finish its answer in time")
+            if self._head_seen and self._parser.get_status_code() >= 300:
+                self._finish(reusable=False)
+            else:
+                self._fail("provider_timeout", "did not finish its answer in time")
+        elif aged > request.patience and self._receiver is not None and not self._receiver.started:
+            self._fail("provider_timeout", "did not begin to answer in time")
         elif self._head_seen:
             if self._quiet * TICK > request.idle_timeout:
                 self._fail("provider_timeout", "fell silent in the middle of its answer")
@@ -321,6 +345,8 @@ class Connection(asyncio.Protocol):
 
 class _Nobody:
     """The receiver of what nobody waits for any more."""
+
+    started = True
 
     def head(self, status: int, headers: Headers, flow: Flow) -> None: ...
 
@@ -374,7 +400,7 @@ class HttpTransport:
         connection = None if request.once else self._pooled(origin)
         while True:
             if connection is None:
-                connection = await self._connect(origin, request.connect_timeout)
+                connection = await self._connect_for(request)
             self._active.add(connection)  # until `release` or `forget`: when we run again, another may have it
             waiter = connection.begin(request, receiver)
             if self._ticker is None:
@@ -389,6 +415,7 @@ class HttpTransport:
                 raise
             except UpstreamError as error:
                 if error.code == "provider_connection_lost" and connection.untouched and error.may_retry and not request.once:
+                    _spend(request, connection._aged * TICK)  # noqa: SLF001 - the time is gone all the same
                     connection = None  # the provider had closed it while it was idle: no attempt was made
                     continue
                 raise
@@ -528,6 +555,14 @@ class HttpTransport:
 
     # connecting
 
+    async def _connect_for(self, request: UpstreamRequest) -> Connection:
+        """A connection for *request*; the time it takes is taken off the caller's patience."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        connection = await self._connect(request.target.origin, min(request.connect_timeout, request.patience))
+        _spend(request, loop.time() - began)
+        return connection
+
     async def _connect(self, origin: Origin, within: float) -> Connection:
         loop = asyncio.get_running_loop()
         where = f"{origin.host}:{origin.port}"
@@ -600,6 +635,11 @@ class HttpTransport:
             context.set_alpn_protocols(["http/1.1"])
             self._contexts[ca_file] = context
         return context
+
+
+def _spend(request: UpstreamRequest, seconds: float) -> None:
+    """The caller has waited *seconds*, and nothing was begun."""
+    request.patience = max(request.patience - seconds, TICK)
 
 
 def _bad_response(message: str) -> UpstreamError:
