@@ -133,7 +133,7 @@ def test_help_of_commands(aigw: CommandLine, arguments: list[str]) -> None:
         (["--confg", "x", "keys"], "Error: No such option: --confg (Possible options: --config)\n"),
         (["keys", "--config"], "Error: Option '--config' requires an argument.\n"),
         (["keys", "--json", "--csv"], "Error: Invalid value: --json and --csv exclude each other\n"),
-        (["stats", "--by", "modle"], "'modle' is not one of 'model', 'consumer', 'provider', 'route', 'day', 'hour'.\n"),
+        (["stats", "--by", "modle"], "nothing to group by is called 'modle': did you mean model?\n"),
         (["\x1b[31m"], "Error: No such command '\\x1b[31m'.\n"),
     ],
 )
