@@ -39,7 +39,7 @@ log = logging.getLogger("aigw.storage")
 BATCH = 2000
 """Records in one append: large enough to share a commit, small enough that a revoked key need not wait behind it."""
 
-EARLY = 1000
+EARLY = 2000
 """Records that wait until the store is visited ahead of time: more, held at once, would be memory that no cache holds."""
 
 QUEUED = 50_000
