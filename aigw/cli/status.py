@@ -94,7 +94,7 @@ def _show(where: Locations, state: dict[str, Any] | None, hung: str, problem: st
         flight = state.get("in_flight", {})
         _line(
             "in flight",
-            f"{figures.count(flight.get('exchanges', 0))} requests, {figures.count(flight.get('streams', 0))} streaming",
+            f"{_some(int(flight.get('exchanges', 0)), 'request')}, {figures.count(flight.get('streams', 0))} streaming",
         )
         counters = state.get("counters", {})
         if counters.get("records_lost"):
@@ -121,7 +121,7 @@ def _show_providers(providers: list[dict[str, Any]]) -> None:
     for provider in providers:
         resting = provider.get("resting", [])
         keys = int(provider.get("keys", 0))
-        text = f"{output.safe(str(provider.get('name')))}: {keys} key{'s' * (keys != 1)}"
+        text = f"{output.safe(str(provider.get('name')))}: {_some(keys, 'key')}"
         if resting:
             each = (
                 f"{one.get('key')} for {figures.duration(int(one.get('seconds', 0)) * 1_000_000)} ({one.get('reason')})"
@@ -139,7 +139,7 @@ def _show_use(today: UsageRow | None, last: Record | None) -> None:
             f", {figures.count(today.errors)} errors ({share})" if today.errors else ", no errors" if today.requests else ""
         )
         cost = f", {figures.money(today.costs, today.unpriced)}" if today.costs or today.unpriced else ""
-        _line("today", f"{figures.count(today.requests)} requests{errors}{cost}")
+        _line("today", f"{_some(today.requests, 'request')}{errors}{cost}")
     if last is not None:
         found = _error(last)
         told = "  ".join(
@@ -147,6 +147,10 @@ def _show_use(today: UsageRow | None, last: Record | None) -> None:
         )
         _line("last error", f"{_moment(found['at'])} {output.safe(last.error)}")
         _line("", output.safe("  ".join(filter(None, (told, last.id)))))
+
+
+def _some(number: int, what: str) -> str:
+    return f"{figures.count(number)} {what}{'s' * (number != 1)}"
 
 
 def _line(label: str, text: str) -> None:

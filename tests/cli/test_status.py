@@ -73,7 +73,7 @@ def test_running_and_ready(make: Make) -> None:
   config      {re.escape(str(gateway.config))} \(loaded \d\d:\d\d:\d\d\)
   providers   demo: 1 key
   in flight   0 requests, 0 streaming
-  today       2 requests, 1 errors \(50 %\), \$0
+  today       2 requests, 1 error \(50 %\), \$0
   last error  \d\d:\d\d:\d\d caller_model_not_found
               me  nobody  {refused.id}
 """
@@ -100,7 +100,7 @@ def test_nothing_runs(make: Make) -> None:
     gateway.start()
     assert gateway.ask(HELLO).status == 200
     assert gateway.stop() == 0
-    assert "\n  today       1 requests, no errors, $0\n" in status(gateway).stdout
+    assert "\n  today       1 request, no errors, $0\n" in status(gateway).stdout
     gateway.config.write_text("[server\n")
     broken = status(gateway)
     assert broken.returncode == 1
