@@ -23,6 +23,7 @@ from aigw.access.rate_limit import RateLimit
 from aigw.config import secrets
 from aigw.config.load import ConfigErrors, Loaded
 from aigw.config.schema import Config, Consumer as ConsumerTable, Provider as ProviderTable, Upstream
+from aigw.config.scrub import Scrubber
 from aigw.consumer import Caller
 from aigw.deployment import ProviderKey
 from aigw.errors import ConfigError, UpstreamError
@@ -77,6 +78,7 @@ class Services:
     def __init__(self, config: Config, data_dir: Path) -> None:
         """Raises StoreError when the data directory or the store cannot be used, ConfigError for an unknown storage."""
         self.data_dir = data_dir
+        self.scrubber = Scrubber([*secrets.in_url(config.storage.url), *secrets.in_url(config.storage.counters)])
         self.store: Store = open_store(config.storage.url, data_dir)
         self.counters: Counters = open_counters(config.storage.counters)
         self.journal = Journal(data_dir / "journal", self.store)
@@ -160,6 +162,7 @@ class Gateway:
         self._done = asyncio.Event()
         self._models_task: asyncio.Task[None] | None = None
         built = Build(loaded, os.environ)
+        services.scrubber.learn(built.secrets)
         self.providers: Mapping[str, Provider] = built.providers
         self.pools: dict[str, KeyPool] = {
             name: KeyPool(keys, previous.pools.get(name) if previous is not None else None) for name, keys in built.keys.items()
@@ -178,6 +181,7 @@ class Gateway:
             listeners=(services.metrics, ExchangeLog(config.log.exchanges)),
             config_hash=loaded.hash,
             patience=config.server.timeout,
+            scrubber=services.scrubber,
         )
         for name, provider in self.providers.items():
             known = services.live_models.load(name, models_url(provider))
@@ -246,7 +250,8 @@ class Gateway:
             await self.services.transport.send(request, answer)
             if answer.status != 200 or answer.cut:
                 raise provider.judge(answer.status, answer.headers, answer.body, key)
-            models = provider.read_models(answer.body)
+            scrub = self.services.scrubber.text
+            models = [model for model in provider.read_models(answer.body) if scrub(model) == model]
         except UpstreamError as error:
             log.info("%s did not list its models: %s", provider.name, error.detail)
             return False
@@ -265,10 +270,12 @@ class Build:
         config = loaded.config
         self._config, self._environment = config, environment
         self._problems: list[ConfigError] = []
+        self.secrets: set[str] = set()  # all that were found, whatever they are for
         self._upstream = self._resolved(config.upstream, "upstream")
         self.providers: dict[str, Provider] = {}
         self.keys: dict[str, list[ProviderKey]] = {}
         self.consumers: list[Caller] = []
+        self._proxies()
         for name in config.providers:
             self._provider(name)
         for name, table in config.consumers.items():
@@ -290,6 +297,7 @@ class Build:
             self._problems.append(ConfigError(error.message, key=error.key or f"providers.{name}"))
             return
         self.providers[name] = provider
+        self.secrets |= provider.secrets
         self.keys[name] = keys or [ProviderKey(name, "")]  # a server of one's own may need no key
 
     def _consumer(self, name: str, table: ConsumerTable) -> None:
@@ -307,12 +315,22 @@ class Build:
             return table
         return msgspec.structs.replace(table, proxy=self._secret(table.proxy, f"{key}.proxy"))
 
+    def _proxies(self) -> None:
+        """Passwords of proxies, wherever they are written."""
+        tables: list[Upstream | ProviderTable] = [self._upstream, *self._config.providers.values()]
+        said = [table.proxy for table in tables if table.proxy]
+        said += [value for name, value in self._environment.items() if name.lower().endswith("_proxy")]
+        for url in said:
+            self.secrets.update(secrets.in_url(url))
+
     def _secret(self, reference: str, key: str) -> str:
         try:
-            return secrets.resolve(reference, key=key, environment=self._environment)
+            secret = secrets.resolve(reference, key=key, environment=self._environment)
         except ConfigError as error:
             self._problems.append(error)
             return ""
+        self.secrets.update(secrets.in_url(secret) if "://" in secret else [secret])
+        return secret
 
 
 def claimant(config: Config, provider: Provider) -> Claimant:

@@ -18,6 +18,7 @@ import msgspec
 
 from aigw.access.authenticate import Directory
 from aigw.access.rate_limit import RateLimit
+from aigw.config.scrub import Scrubber
 from aigw.deployment import Deployment, ProviderKey, Route
 from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
 from aigw.exchange import Attempt, Cost, Exchange, Headers, Record, Sink, UpstreamRequest, Usage
@@ -27,6 +28,7 @@ from aigw.protocols import DIALECTS, splice
 from aigw.protocols.dialect import Asked
 from aigw.protocols.operations import OPERATIONS, Operation
 from aigw.providers.base import Provider
+from aigw.providers.redact import BODY_LIMIT
 from aigw.relay import Relay
 from aigw.routing import retry
 from aigw.routing.key_pool import KeyPool
@@ -39,6 +41,21 @@ log = logging.getLogger("aigw.pipeline")
 
 NAME = 256
 """Characters of a model's name that a record keeps; the longest real ones (cloud resource names) have about 150."""
+
+STRANGE = (
+    "requested_model",
+    "route",
+    "model",
+    "answer_model",
+    "end_user",
+    "client_agent",
+    "finish_reason",
+    "service_tier",
+)
+"""Fields of a record that callers and providers fill in as they like."""
+
+CLEAN = 4096
+"""Combinations of such names that are known to hold no secret."""
 
 BIG_BODY = 1024 * 1024
 """Bytes of a request that take about a millisecond to look through, of which no other exchange should wait for many."""
@@ -75,12 +92,16 @@ class Pipeline:
         listeners: Sequence[Listener],
         config_hash: str,
         patience: float,
+        scrubber: Scrubber | None = None,
     ) -> None:
-        """*patience* is the longest an exchange may take before its first byte, in seconds."""
+        """*patience* is the longest an exchange may take before its first byte, in seconds; *scrubber* knows what nobody may
+        read."""
         self.directory, self.limits, self.table = directory, limits, table
         self.providers, self.pools, self.transport = providers, pools, transport
         self.prices, self.journal, self.listeners = prices, journal, listeners
         self.config_hash, self.patience = config_hash, patience
+        self._scrubber = scrubber or Scrubber()
+        self._clean: set[tuple[str, ...]] = set()
         self._wire: dict[tuple[str, str], Headers] = {}
         self._endings: list[tuple[Exchange, Sink, Relay | None]] = []
         self._ended: asyncio.Future[None] | None = None
@@ -282,6 +303,7 @@ class Pipeline:
             if relay.body:
                 exchange.sample, exchange.bytes_out = relay.body, len(relay.body)
             return None
+        self._scrub(error)
         attempt.error, attempt.detail = error.code, error.detail[:300]
         error.message = f"The provider {provider.name!r} {error.message}"  # who failed says only what it did
         if not relay.started:
@@ -289,6 +311,11 @@ class Pipeline:
             if error.sent and error.upstream_status is None and not relay.status:
                 attempt.cost = self._abandoned(exchange)
         return error
+
+    def _scrub(self, error: UpstreamError) -> None:
+        """The one door by which a provider's complaints come in: from here on anybody may read them."""
+        error.message, error.detail = self._scrubber.text(error.message), self._scrubber.text(error.detail)
+        error.body = self._scrubber.clean(error.body, BODY_LIMIT)
 
     def _body(self, exchange: Exchange, operation: Operation, deployment: Deployment, provider: Provider) -> bytes:
         """The request in the provider's dialect: here the caller's own bytes, but for the two edits that are ours."""
@@ -413,7 +440,36 @@ class Pipeline:
         record = exchange.record()
         if len(exchange.requested_model) > NAME or len(exchange.answer_model) > NAME:
             _shorten(record)
+        names = (
+            record.requested_model,
+            record.answer_model,
+            record.end_user,
+            record.client_agent,
+            record.finish_reason,
+            record.service_tier,
+        )
+        if names not in self._clean or record.error:
+            self._look_at(record, names)
         return record
+
+    def _look_at(self, record: Record, names: tuple[str, ...]) -> None:
+        """The one door by which what strangers call things gets into records, and from there into metrics, the log and the
+        store. Those that came through unchanged are known the next time: an ordinary exchange pays one look-up."""
+        scrub = self._scrubber.name
+        is_clean = True
+        for field in STRANGE:
+            name = getattr(record, field)
+            cleaned = scrub(name)
+            if cleaned != name:
+                setattr(record, field, cleaned)
+                is_clean = False
+        if not is_clean:
+            record.attempts = self._scrubber.text(record.attempts)  # they name models, too
+        record.upstream_id = self._scrubber.text(record.upstream_id)
+        if is_clean and sum(map(len, names)) <= 4 * NAME:
+            if len(self._clean) >= CLEAN:
+                self._clean.clear()
+            self._clean.add(names)
 
     # an answer of ours
 

@@ -12,12 +12,16 @@ import stat
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from aigw.config.lines import quoted
 from aigw.errors import ConfigError
 
 MAX_BYTES = 64 * 1024
 """Of a secret's file: far beyond any key, so that a wrong path (a log, a device) is noticed."""
+
+TELLTALE = re.compile(r"auth|key|token|secret|cookie|password|credential|signature", re.IGNORECASE)
+"""Names (of headers, of a URL's parameters) whose values are secrets."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SHELL = re.compile(r"\$(\w+|\{\w+\})\Z")
@@ -109,6 +113,17 @@ def _from_file(text: str, key: str) -> tuple[str, str]:
         return content.decode("utf-8-sig"), shown
     except UnicodeDecodeError:
         raise ConfigError(f"{shown} is not text; expected a file that holds one secret", key=key) from None
+
+
+def in_url(url: str) -> list[str]:
+    """The secrets in a URL: its password, as written and decoded, and the parameters whose names tell."""
+    try:
+        parts = urlsplit(url if "://" in url or url.startswith("/") else f"//{url}")
+        password, pairs = parts.password or "", parse_qsl(parts.query)
+    except ValueError:
+        return []
+    found = [password, unquote(password), *(value for name, value in pairs if TELLTALE.search(name))]
+    return [secret for secret in found if secret]
 
 
 # ---- what people paste

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -38,7 +38,6 @@ _OURS = frozenset(
 )
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[ -~]*")
-_TELLTALE = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 
 
 class Endpoint(NamedTuple):
@@ -186,6 +185,11 @@ class CompatibleProvider:
             self._extras[said] = extra
         return extra
 
+    @property
+    def secrets(self) -> frozenset[str]:
+        """All that this provider is told and nobody else may know."""
+        return self._redactor.secrets
+
     def _redactor_with(self, key: ProviderKey | None) -> Redactor:
         """All keys are known from the start; should one come later, it must not slip through."""
         if key is None or self._redactor.knows(key.secret):
@@ -233,8 +237,19 @@ def build(
         headers=headers,
         words=words,
         patience=_patience(table, upstream),
-        redactor=Redactor([*keys, *(value for header, value in headers.items() if _TELLTALE.search(header))]),
+        redactor=Redactor([*keys, *_other_secrets(headers, endpoints.values())]),
     )
+
+
+def _other_secrets(headers: Mapping[str, str], endpoints: Iterable[Endpoint]) -> Iterator[str]:
+    """What a provider, or the proxy on the way to it, gets besides its keys and must not tell."""
+    for name, value in headers.items():
+        if secrets.TELLTALE.search(name):
+            yield value
+            yield value.rpartition(" ")[2]  # without "Bearer"
+    for endpoint in endpoints:
+        yield from secrets.in_url(endpoint.origin.proxy)
+        yield from secrets.in_url(endpoint.path)
 
 
 def _row(name: str, table: schema.Provider, place: str) -> Row:

@@ -1,16 +1,23 @@
-"""What the server says while it runs: lines of text or of JSON on stderr. Never a key, a prompt or an answer."""
+"""What the server says while it runs: lines of text or of JSON on stderr. Never a key, a prompt or an answer: each line goes
+through the process's scrubber, whoever wrote it."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from aigw.config.schema import Log
+from aigw.config.scrub import Scrubber
 from aigw.exchange import Record
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _exchanges = logging.getLogger("aigw.exchange")
 
@@ -33,20 +40,34 @@ _CONTROL = {code: ascii(chr(code))[1:-1] for code in (*range(32), *_INVISIBLE, *
 _CONTROL_JSON = {code: f"\\u{code:04x}" for code in _INVISIBLE}
 
 
-def configure(settings: Log) -> None:
-    """Send aigw's log lines to stderr as *settings* say. Called again after a reload."""
+def configure(settings: Log, scrubber: Scrubber | None = None) -> None:
+    """Send aigw's log lines to stderr as *settings* say, without what *scrubber* knows. Called again after a reload."""
+    scrubber = scrubber or Scrubber()
     root = logging.getLogger("aigw")
     root.setLevel(settings.level.upper())
     root.propagate = False
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if settings.format == "json" else _Text())
+    handler.setFormatter(_Json(scrubber) if settings.format == "json" else _Text(scrubber))
     root.handlers[:] = [handler]
     for name in OTHERS:
         other = logging.getLogger(name)
         other.setLevel(logging.WARNING)
         other.propagate = False
         other.handlers[:] = [handler]
+    logging.lastResort = handler  # whoever else speaks up
     logging.raiseExceptions = False  # a closed or full stderr must not stop the server
+
+
+def take_tracebacks() -> None:
+    """What nobody caught is said as the log says it. Python would print what the error says, which may quote a key."""
+    threading.excepthook = lambda uncaught: _say_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
+    sys.unraisablehook = lambda uncaught: _say_uncaught(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
+
+
+def _say_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if kind is not SystemExit:
+        where = "?" if error is None else _place(error.with_traceback(trace))
+        logging.getLogger("aigw").error("nobody caught %s at %s; this is a bug of ours", kind.__name__, where)
 
 
 class ExchangeLog:
@@ -78,25 +99,41 @@ class ExchangeLog:
 
 
 class _Text(logging.Formatter):
+    def __init__(self, scrubber: Scrubber) -> None:
+        super().__init__()
+        self._scrub = scrubber.text
+
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%H:%M:%S", time.localtime(record.created))
-        text = _message(record)
-        fields = getattr(record, "fields", None)
+        text = self._scrub(_message(record))
+        fields = _fields(record, self._scrub)
         if fields:
             text += " " + " ".join(f"{name}={value}" for name, value in fields.items() if value not in ("", "[]"))
         return f"{when} {record.levelname.lower():7} {text}".translate(_CONTROL)
 
 
 class _Json(logging.Formatter):
+    def __init__(self, scrubber: Scrubber) -> None:
+        super().__init__()
+        self._scrub = scrubber.text
+
     def format(self, record: logging.LogRecord) -> str:
         line = {"at": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name}
-        line["message"] = _message(record)
-        line.update(getattr(record, "fields", None) or {})
+        line["message"] = self._scrub(_message(record))
+        line.update(_fields(record, self._scrub))
         try:
             text = msgspec.json.encode(line, enc_hook=str)
         except UnicodeEncodeError:  # a file name or a header that is not Unicode
             text = msgspec.json.encode({name: _unicode(value) for name, value in line.items()}, enc_hook=str)
         return text.decode().translate(_CONTROL_JSON)
+
+
+def _fields(record: logging.LogRecord, scrub: Callable[[str], str]) -> dict[str, Any]:
+    """What goes with a line. It comes from a record, which was scrubbed when it was made; of what went wrong we make sure."""
+    fields: dict[str, Any] = getattr(record, "fields", None) or {}
+    if record.levelno < logging.WARNING:
+        return fields
+    return {name: scrub(value) if isinstance(value, str) else value for name, value in fields.items()}
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -28,7 +28,7 @@ DEMO = "[providers.demo]\n"
 
 HELLO = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
 
-TROUBLE = re.compile(r"Traceback|Exception ignored|never retrieved|Task was destroyed|Warning:")
+TROUBLE = re.compile(r"Traceback|Exception ignored|never retrieved|Task was destroyed|Warning:|nobody caught")
 """What must not be found on a server's stderr, whatever was done to it."""
 
 
