@@ -60,10 +60,10 @@ def test_taps(data: bytes) -> None:
             assert isinstance(whole.told.finish_reason, str)
             for pieces in ways:
                 one = through(dialect, hide, pieces)
-                assert one.failed == whole.failed, (dialect, pieces)
-                # who is told the end early hears nothing that comes after it
+                # who is told the end early hears nothing that comes after it, no error either
+                assert one.failed == whole.failed or (one.ended and not one.failed), (dialect, pieces)
                 assert whole.passed.startswith(one.passed) or one.passed.startswith(whole.passed), (dialect, pieces)
-                if one.passed == whole.passed:
+                if one.passed == whole.passed and one.failed == whole.failed:
                     assert one.told == whole.told, (dialect, pieces)
                 else:
                     assert one.ended or whole.ended, (dialect, pieces)
