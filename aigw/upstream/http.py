@@ -210,6 +210,9 @@ class Connection(asyncio.Protocol):
         if status == 101:
             raise _bad_response("switched protocols where none was asked for")
         if 100 <= status < 200:  # 100 Continue, 103 Early Hints
+            interim = raw[self._at : end].lower()
+            if b"\r\ncontent-length:" in interim or b"\r\ntransfer-encoding:" in interim:  # the parser would read a body
+                raise _bad_response("sent an interim answer with a body")
             self._ignore = True
             self._at = end + 4
             return
