@@ -44,6 +44,7 @@ def state(gateway: Gateway, services: Services, life: Life) -> dict[str, Any]:
     """The answer to GET /state."""
     now = time.time()
     exchanges = in_flight()
+    scrub = services.scrubber.name  # their records are not made yet
     return {
         "pid": os.getpid(),
         "version": __version__,
@@ -63,7 +64,7 @@ def state(gateway: Gateway, services: Services, life: Life) -> dict[str, Any]:
         "in_flight": {
             "exchanges": services.active,
             "streams": sum(exchange.stream for exchange in exchanges),
-            "by_model": _most(exchange.model or exchange.requested_model for exchange in exchanges),
+            "by_model": _most(scrub(exchange.model or exchange.requested_model) for exchange in exchanges),
             "by_consumer": _most("" if exchange.caller is None else exchange.caller.consumer.name for exchange in exchanges),
         },
         "counters": _counters(services),
@@ -76,13 +77,15 @@ def in_flight() -> list[Exchange]:
     task waits for."""
     found = []
     for task in asyncio.all_tasks():
-        connection = task.get_coro()
-        if inspect.iscoroutine(connection) and connection.cr_code is _CONNECTION:
-            serving = connection.cr_await
-            if inspect.iscoroutine(serving) and serving.cr_code is _EXCHANGE:
-                exchange = inspect.getcoroutinelocals(serving).get("exchange")
-                if isinstance(exchange, Exchange):
-                    found.append(exchange)
+        waiting: object = task.get_coro()
+        if not inspect.iscoroutine(waiting) or waiting.cr_code is not _CONNECTION:
+            continue
+        while inspect.iscoroutine(waiting) and waiting.cr_code is not _EXCHANGE:
+            waiting = waiting.cr_await
+        if inspect.iscoroutine(waiting):
+            exchange = inspect.getcoroutinelocals(waiting).get("exchange")
+            if isinstance(exchange, Exchange):
+                found.append(exchange)
     return found
 
 
