@@ -274,6 +274,7 @@ class Exchange(Record, kw_only=True, gc=True):
     whoever comes later."""
 
     headers: Mapping[str, str]  # the caller's; names in any case
+    address: str = ""  # the caller's, also where records do not keep it
     started: float = 0.0  # monotonic seconds (perf_counter)
     patience: float = 0.0  # seconds the caller will wait; 0: not said
     deadline: float = 0.0  # monotonic seconds: no byte of an answer comes later
@@ -289,6 +290,9 @@ class Exchange(Record, kw_only=True, gc=True):
     first_token_at: float = 0.0  # monotonic seconds
     sample: bytes = b""  # the answer's beginning: what usage is estimated from when the provider reports none
     streaming: bool = False  # an event stream has begun to reach the caller
+
+    def __repr__(self) -> str:  # never the headers or the body
+        return f"Exchange({self.id!r}, {self.operation!r})"
 
     def record(self) -> Record:
         """What is kept of it."""

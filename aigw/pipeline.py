@@ -16,8 +16,9 @@ from typing import Protocol
 
 import msgspec
 
-from aigw.access.authenticate import Directory
+from aigw.access.authenticate import REFUSAL, Directory
 from aigw.access.rate_limit import RateLimit
+from aigw.access.throttle import ThrottledError
 from aigw.config.scrub import Scrubber
 from aigw.deployment import Deployment, ProviderKey, Route
 from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
@@ -115,10 +116,11 @@ class Pipeline:
         patience = exchange.patience
         exchange.deadline = exchange.started + (patience if 0 < patience < self.patience else self.patience)
         try:
-            exchange.caller = caller = self.directory.authenticate(exchange.headers)
+            exchange.caller = caller = self.directory.authenticate(exchange.headers, exchange.address)
             permit = await self.limits.admit(caller, exchange.at)
             if receive is not None:
                 exchange.body = await receive()
+                exchange.deadline += perf_counter() - exchange.started  # nobody is impatient while it is still sending
             if len(exchange.body) > BIG_BODY:
                 await self._read_slowly(exchange)
             else:
@@ -127,6 +129,9 @@ class Pipeline:
                 self._note(exchange, asked)
             exchange.chosen = route = self.table.resolve(exchange.requested_model)
             relay = await self._attempts(exchange, sink, route, OPERATIONS[exchange.operation])
+        except ThrottledError as error:
+            exchange.failure = error
+            await self.directory.throttle.pause()
         except GatewayError as error:
             exchange.failure = error
         except asyncio.CancelledError as error:
@@ -404,6 +409,8 @@ class Pipeline:
                 log.error("a listener failed: %s at %s", type(error).__name__, _where(error))
 
     def _recorded(self, exchange: Exchange, sink: Sink) -> Record | None:
+        if isinstance(exchange.failure, ThrottledError):
+            return None  # never let in; else whoever tries keys would fill our disk
         try:
             return self._make_record(exchange, sink)
         except Exception as error:  # noqa: BLE001 - one that cannot be recorded must not hold up the others
@@ -495,7 +502,8 @@ class Pipeline:
                 headers.append((b"x-aigw-attempts", b"%d" % len(exchange.chain)))
             if len(exchange.chain) > 1 or error.status != 429:
                 headers.append((b"x-should-retry", b"false"))  # we have tried: an SDK's own retries would multiply ours
-        sink.answer(error.status, headers, dialect.render_error(error, exchange.id))
+        body = dialect.render_error(error, exchange.id)
+        sink.answer(error.status, headers, body.ljust(REFUSAL) if error.status == 401 else body)
 
 
 def _outcome(exchange: Exchange, sink: Sink, *, cutting: bool) -> tuple[str, str, int]:

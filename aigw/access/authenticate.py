@@ -1,7 +1,9 @@
 """Who is calling: the credential of a request -> a Caller, from memory.
 
 The store is asked twice a second, never by a request: a store that is down refuses nobody, and a new or revoked key is live
-within a second. A credential is found as a whole, by its digest (one SHA-256, one dictionary lookup).
+within a second. A credential is found as a whole, by its digest (one SHA-256, one dictionary lookup), so the time it takes
+tells nothing about how close a wrong one is. What a refusal says follows from what the caller sent; only who holds the whole
+key hears that it was revoked.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from aigw.access.consumer_keys import PREFIX, digest, id_in, looks_valid
+from aigw.access.throttle import Throttle, ThrottledError
 from aigw.config import schema
 from aigw.consumer import Caller, Consumer, ConsumerKey
 from aigw.errors import ConfigError, InternalError, PolicyError, StoreError
@@ -31,6 +34,9 @@ ANONYMOUS = Caller(
     ConsumerKey(id="", consumer_id="anonymous", digest=b""),
 )
 """Who calls without a credential where none is required. `[limits]` hold for all of them together."""
+
+REFUSAL = 640
+"""Bytes of every 401's body, filled up with spaces: its size does not tell one reason from another. The longest has 480."""
 
 _HOW = "send a key of this gateway as 'Authorization: Bearer sk-aigw-...'; its operator makes one with 'aigw keys create NAME'"
 _NEW = "the gateway's operator makes a new one with 'aigw keys create NAME'"
@@ -81,6 +87,7 @@ class Directory:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.seq: int | None = None
+        self.throttle = Throttle()
         self._clock = clock
         self._consumers: dict[str, Consumer] = {}
         self._keys: dict[str, ConsumerKey] = {}
@@ -139,9 +146,10 @@ class Directory:
         if consumer is not None and key.scheme == "sha256":
             self._stored[key.digest] = Caller(consumer, key)
 
-    def authenticate(self, headers: Mapping[str, str]) -> Caller:
+    def authenticate(self, headers: Mapping[str, str], address: str = "") -> Caller:
         """The caller that a request's headers (case-insensitive names) show, or PolicyError: `policy_key_missing`,
-        `policy_key_invalid`, `policy_key_revoked`, `policy_key_expired`, `policy_forbidden` (a disabled consumer).
+        `policy_key_invalid`, `policy_key_revoked`, `policy_key_expired`, `policy_forbidden` (a disabled consumer);
+        ThrottledError when too many of these went to *address* lately.
 
         Where no credential is required, one that has not even our prefix counts as none (SDKs insist on sending
         something), but a wrong key of ours is still refused: whoever sends it means to be somebody.
@@ -151,31 +159,36 @@ class Directory:
             caller = self._callers.get(digest(value[7:].strip()))
             if caller is not None and self._problem(caller) is None:
                 return caller
-        return self._search(headers)
+        return self._search(headers, address)
 
-    def _search(self, headers: Mapping[str, str]) -> Caller:
+    def _search(self, headers: Mapping[str, str], address: str) -> Caller:
         """All credentials of a request in order; the first valid one, else the complaint about the most telling one."""
         complaint: PolicyError | None = None
+        unknown = ""
         for credential in _credentials(headers):
             caller = self._callers.get(digest(credential))
             if caller is None:
                 if self.required or credential.startswith(PREFIX):
-                    complaint = complaint or _unknown(credential)
+                    unknown = unknown or credential
                 continue
             problem = self._problem(caller)
             if problem is None:
                 return caller
-            if complaint is None or complaint.code == "policy_key_invalid":
-                complaint = problem  # of two, the one we know more about
-        if complaint is not None:
-            if complaint.code == "policy_key_invalid" and self.seq is None:
-                # Not one valid key is answered 401 because our store is down.
-                raise InternalError(
-                    "gateway_internal", "the gateway has not read its consumer keys yet; try again", status=503, retry_after=1
-                )
-            raise complaint
-        if not self.required:
+            complaint = complaint or problem  # of two bad ones, the one we know more about
+        if complaint is None and unknown and self.seq is None:
+            # Not one valid key is answered 401 because our store is down.
+            raise InternalError(
+                "gateway_internal", "the gateway has not read its consumer keys yet; try again", status=503, retry_after=1
+            )
+        if complaint is None and not unknown and not self.required:
             return ANONYMOUS
+        wait = self.throttle.failed(address)
+        if wait:
+            raise ThrottledError(wait)
+        if complaint is not None:
+            raise complaint
+        if unknown:
+            raise _unknown(unknown)
         if headers.get("Authorization"):
             raise PolicyError("policy_key_missing", f"the Authorization header is not of the form 'Bearer KEY'; {_HOW}")
         raise PolicyError("policy_key_missing", f"no API key; {_HOW}")
