@@ -61,6 +61,7 @@ CODES: dict[str, Code] = {
     "provider_unavailable": Code(503, "server_error", None, "overloaded_error"),
     # us
     "gateway_internal": Code(500, "server_error", None, "api_error"),
+    "gateway_overloaded": Code(503, "server_error", None, "overloaded_error"),
     "gateway_draining": Code(503, "server_error", None, "overloaded_error"),
     "gateway_no_provider": Code(503, "server_error", None, "api_error"),
 }

@@ -127,10 +127,13 @@ class Services:
 
     def _readings(self) -> list[Reading]:
         """What is counted here and below, for whoever asks for metrics."""
-        journal = self.journal
+        journal, throttle = self.journal, self.directory.throttle
         return [
             Reading("exchanges_active", "Exchanges under way.", self.active),
             Reading("upstream_requests_active", "Requests to providers under way.", self.http.active),
+            Reading("auth_failures", "Requests refused for a wrong key, or none.", throttle.failures, grows=True),
+            Reading("auth_throttled", "Of those: too many came from one address.", throttle.throttled, grows=True),
+            Reading("auth_addresses", "Addresses such requests came from lately.", len(throttle)),
             Reading("records_pending", "Records that the store does not have yet; the journal has them.", journal.pending),
             Reading("records_written", "Records kept, one for each exchange.", journal.written, grows=True),
             Reading("records_lost", "Records that found no room on the disk or in memory.", journal.lost, grows=True),
@@ -156,6 +159,7 @@ class Gateway:
         self.config, self.services, self.hash = config, services, loaded.hash
         self.directory = services.directory
         self.max_body = config.server.max_body
+        self.keyless = not config.auth.required
         self.keeps_address, self.keeps_agent = config.storage.client_ip, config.storage.client_agent
         self.draining = False
         self.active = 0
@@ -189,6 +193,8 @@ class Gateway:
                 self.table.set_live(name, known)
         services.http.max_connections = config.upstream.max_connections
         services.directory.reconfigure(required=config.auth.required, configured=built.consumers)
+        throttle = services.directory.throttle
+        throttle.limit, throttle.names = config.auth.failures_per_minute, config.storage.client_ip
 
     # its life
 

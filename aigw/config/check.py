@@ -38,6 +38,7 @@ _OURS = frozenset(
     )
 )
 _DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}\Z")
+_SERVER_SECONDS = ("stall_timeout", "head_timeout", "body_timeout", "keep_alive")
 _ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
 
 
@@ -90,14 +91,26 @@ def _listeners(config: Config, wrong: Note, doubtful: Note) -> None:
         wrong(("server", "workers"), "more than one worker is not served yet; expected 1")
     elif server.workers < 1:
         wrong(("server", "workers"), "expected 1")
+    if config.auth.failures_per_minute < 0:
+        wrong(("auth", "failures_per_minute"), "expected 0 (no limit) or more")
     if server.max_body < 1:
         wrong(("server", "max_body"), "expected a number of bytes above 0")
+    for name in ("body_rate", "keep_alive_requests", "max_connections"):
+        if getattr(server, name) < 1:
+            wrong(("server", name), "expected at least 1")
+    if server.max_connections_per_address < 0:
+        wrong(("server", "max_connections_per_address"), "expected 0 (no limit) or more")
+    for index, network in enumerate(server.trusted):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            wrong(("server", "trusted", index), 'expected an address or a network, such as "10.0.0.5" or "10.0.0.0/8"')
 
 
 def _seconds(config: Config, wrong: Note) -> None:
     above: list[tuple[lines.Path, float | None]] = [
         (("server", "timeout"), config.server.timeout),
-        (("server", "stall_timeout"), config.server.stall_timeout),
+        *((("server", name), getattr(config.server, name)) for name in _SERVER_SECONDS),
     ]
     tables: list[tuple[lines.Path, Timeouts]] = [(("upstream",), config.upstream)]
     tables += [(("providers", name), provider) for name, provider in config.providers.items()]

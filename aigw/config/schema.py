@@ -16,7 +16,7 @@ class Table(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tru
 
 
 class Server(Table, frozen=True, kw_only=True):
-    """The data port: where models' APIs are served. A change needs a restart, except `max_body` and `timeout`."""
+    """The data port: where models' APIs are served. `host`, `port`, `workers` and `drain_timeout` need a restart."""
 
     host: str = "127.0.0.1"  # any other host needs auth.required = true
     port: int = 8080  # 0: any free one, said at start
@@ -25,12 +25,21 @@ class Server(Table, frozen=True, kw_only=True):
     timeout: float = 3600.0  # seconds an exchange may wait for its first byte, all attempts together
     drain_timeout: float = 30.0  # seconds that a stop (SIGTERM) waits for exchanges to finish
     stall_timeout: float = 60.0  # seconds a caller may leave its answer unread before it is cut off
+    head_timeout: float = 10.0  # seconds a request's head may take from its first byte, and a new connection to send one
+    body_timeout: float = 30.0  # seconds without a byte of a body; also what any body may take in all
+    body_rate: int = 500  # bytes a second that a longer body must come with on average
+    keep_alive: float = 75.0  # seconds an idle connection stays open (nginx's default, too)
+    keep_alive_requests: int = 10_000  # requests of one connection, after which it is closed
+    max_connections: int = 4096  # callers' connections at once
+    max_connections_per_address: int = 1024  # the same from one address; 0: no limit. Never counted: this machine, `trusted`
+    trusted: tuple[str, ...] = ()  # addresses and networks of proxies in front, behind each of which are many callers
 
 
 class Auth(Table, frozen=True, kw_only=True):
     """Who may call."""
 
     required: bool = True  # false only on a loopback host: anybody on this machine may then spend your money
+    failures_per_minute: int = 60  # requests with a wrong key from one address, then 429; 0: no limit. A good key always passes
 
 
 class Admin(Table, frozen=True, kw_only=True):

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from aigw.gateway import Services
 from aigw.server.app import unnamed
+from aigw.server.front import Front, Payload
+from aigw.server.hosts import host_of, is_local
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SERVICES: web.AppKey[Services] = web.AppKey("services")
 HOST: web.AppKey[str] = web.AppKey("host")
+
+
+class NoExchanges:
+    """Of the front: nothing here is a request for a model."""
+
+    def read(self, message: RawRequestMessage) -> None:
+        return None
+
+    async def serve(self, front: Front, message: RawRequestMessage, payload: Payload, asks: None) -> bool:
+        raise AssertionError("nothing is served here")
 
 
 def application(services: Services, host: str) -> web.Application:
@@ -28,27 +40,12 @@ def application(services: Services, host: str) -> web.Application:
 
 @web.middleware
 async def _known_host(request: web.Request, handler: Handler) -> web.StreamResponse:
-    name = _host_of(request.headers.get("Host", ""))
-    if not (_is_local(name) or name == request.app[HOST] or _is_any(request.app[HOST])):
+    name = host_of(request.headers.get("Host", ""))
+    if not (is_local(name) or name == request.app[HOST] or _is_any(request.app[HOST])):
         return web.Response(status=421, text="This listener answers to its own address only.\n")
     if "Origin" in request.headers:
         return web.Response(status=403, text="No web page may use this listener.\n")
     return await handler(request)
-
-
-def _host_of(header: str) -> str:
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0].lower()
-
-
-def _is_local(name: str) -> bool:
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_any(host: str) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from aiohttp import web
 
+from aigw.access.authenticate import REFUSAL
+from aigw.access.throttle import ThrottledError
 from aigw.errors import CallerError, GatewayError
 from aigw.protocols import DIALECTS
-from aigw.server import models
+from aigw.server import hosts, models
 from aigw.server.inference import Holder, error_response, operation_at
 from aigw.server.request_id import new_id
 
@@ -39,7 +43,14 @@ async def unnamed(request: web.Request, response: web.StreamResponse) -> None:
 async def _ours(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Errors in the caller's dialect with our request id, whoever raised them."""
     try:
+        if request.app[HOLDER].gateway.keyless:
+            refused = hosts.objection(request.headers)
+            if refused is not None:
+                raise refused
         response = await handler(request)
+    except ThrottledError as error:
+        await request.app[HOLDER].gateway.directory.throttle.pause()
+        return _refusal(request, error)
     except GatewayError as error:
         return _refusal(request, error)
     except web.HTTPNotFound:
@@ -67,7 +78,13 @@ def _refusal(request: web.Request, error: GatewayError) -> web.Response:
     anthropic = "anthropic-version" in request.headers
     request_id = new_id()
     headers = {"x-request-id": request_id, "x-aigw-error": error.code}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after))
+    if error.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        headers["x-should-retry"] = "false"
     body = DIALECTS["anthropic_messages" if anthropic else "openai_chat"].render_error(error, request_id)
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        body = body.ljust(REFUSAL)
     return web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
 
 
@@ -84,11 +101,11 @@ async def _ready(request: web.Request) -> web.Response:
 
 async def _models(request: web.Request) -> web.Response:
     gateway = request.app[HOLDER].gateway
-    gateway.directory.authenticate(request.headers)
+    gateway.directory.authenticate(request.headers, request.remote or "")
     return models.listing(gateway.table, anthropic="anthropic-version" in request.headers)
 
 
 async def _model(request: web.Request) -> web.Response:
     gateway = request.app[HOLDER].gateway
-    gateway.directory.authenticate(request.headers)
+    gateway.directory.authenticate(request.headers, request.remote or "")
     return models.one(gateway.table, request.match_info["id"], anthropic="anthropic-version" in request.headers)

@@ -1,5 +1,9 @@
 """aiohttp's connection handling, with its edges closed: what is malformed gets a JSON answer that repeats nothing of the
-request, a caller who does not read is paused and in the end cut off, and a caller who writes far ahead is dropped.
+request, every wait has an end, a caller who does not read is paused and in the end cut off, one who writes far ahead dropped.
+docs/security.md lists the limits.
+
+One timer for each connection sees to them: it looks, when it fires, at what the connection waits for, and sets itself again.
+Nothing is started or cancelled for a request that comes in one piece.
 
 A request for a model does not become an aiohttp request: `start` hands its parsed head and its body to `Exchanges` in the
 connection's own task. That saves a task, a request and a response object; and a head that a connection repeats is not parsed
@@ -11,15 +15,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage, StreamWriter
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from aiohttp.web_server import Server
 
+from aigw.config.schema import Server as Settings
+from aigw.errors import CallerError, GatewayError, InternalError
+from aigw.protocols import DIALECTS
+from aigw.server import heads
+from aigw.server.door import LINGER, LINGERING, Door, Turned
+from aigw.server.refusal import dialect_of, refusal
 from aigw.server.repeat import Repeat, Whole, learn
 from aigw.server.request_id import new_id
 
@@ -29,6 +40,12 @@ PIPELINE = 8
 """Requests one connection may send ahead. A caller that is gone is not seen while reading is paused, which aiohttp does at
 32; nobody who waits for answers sends more than one."""
 
+HEAD = 64 * 1024
+"""Bytes of a head that comes in pieces. aiohttp's own limit is 128 lines of 8 KiB each, a megabyte for each connection."""
+
+FRAMING = 4 * 1024, 8
+"""Bytes of a chunked body that may be framing: so many, and so many for each byte of content. One-byte chunks need five; more
+is somebody who sends us chunk extensions to chew on."""
 
 Payload = StreamReader | Whole
 
@@ -49,27 +66,123 @@ class Exchanges(Protocol[Asks]):
 class Front(RequestHandler):
     """One connection of a caller."""
 
-    __slots__ = ("_alone", "_asks", "_last", "_read", "_repeat", "_stall", "address", "on_resume")
+    __slots__ = (
+        "_alone",
+        "_asks",
+        "_body",
+        "_deaf",
+        "_dialect",
+        "_framed",
+        "_head_due",
+        "_head_size",
+        "_idle_due",
+        "_most",
+        "_party",
+        "_read",
+        "_repeat",
+        "_stall",
+        "_timer",
+        "address",
+        "last",
+        "on_resume",
+        "settings",
+    )
 
     def __init__(self, manager: FrontServer, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.address = ""  # the caller's
         self.on_resume: Callable[[], None] | None = None
-        self._last = False
+        self.last = False  # the next answer is the connection's last
+        self.settings = manager.settings
+        self._most = manager.settings.keep_alive_requests
+        self._party: str | None = None  # whom the door counts it for; None: it is not in
         self._alone = True  # so far each block that came was one whole request
         self._repeat: Repeat | None = None
         self._read: Any = None  # the message that was served last, and what it asks
         self._asks: Any = None
         self._stall: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle_due = 0.0  # when it has waited long enough for a request
+        self._head_due = 0.0  # when a head that has begun must be whole; 0: none has begun
+        self._head_size = 0  # bytes of it so far
+        self._body: StreamReader | None = None  # what the last head announced
+        self._framed = -1  # bytes of it on the wire, when it is chunked
+        self._deaf = False  # nothing more is read
+        self._dialect = "openai_chat"  # that of a request which could not be read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        manager = self._manager
+        assert isinstance(manager, FrontServer)
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if isinstance(peer, tuple) else ""
+        now = self._loop.time()
+        try:
+            self._party = manager.door.enter(self.address, now)
+        except GatewayError as error:
+            self._manager = None  # aiohttp knows nothing of it
+            turned = Turned(manager.door, error)
+            transport.set_protocol(turned)
+            turned.connection_made(transport)
+            return
+        super().connection_made(transport)
+        self._idle_due = now + self.settings.head_timeout
+        self._timer = self._loop.call_at(self._idle_due, self._look)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def asked(self) -> bool:
+        """Whether it ever sent one."""
+        return self._request_count > 0
+
+    def _look(self) -> None:
+        """Whether the connection has waited long enough. Runs when the timer fires, at the earliest time that can be."""
+        self._timer = None
+        if self._force_close or self.transport is None:
+            return
+        now = self._loop.time()
+        if not self.idle:  # at work; what that waits for has limits of its own
+            if self._head_due and now >= self._head_due:
+                self.last = True  # the next request came too slowly; this one's answer is not disturbed
+            due = now + self.settings.keep_alive
+        else:
+            due = self._head_due or self._idle_due
+            if now >= due:
+                if self._head_due:
+                    self._object(CallerError("caller_timeout", "The request's head did not come in time."))
+                else:
+                    self.force_close()
+                return
+        self._timer = self._loop.call_at(due, self._look)
+
+    def _object(self, error: GatewayError) -> None:
+        """Refuse what has not become a request: in its turn, and the last thing on this connection."""
+        self._deaf = True
+        self._messages.append((error, EMPTY_PAYLOAD))  # type: ignore[arg-type]
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def start(self) -> None:
         """Take the connection's requests one after the other until it closes. Runs as the connection's task, which is cancelled
         when the caller goes."""
+        try:
+            await self._serve()
+        except Exception as error:  # noqa: BLE001 - the border: whatever went wrong, nobody is left waiting
+            log.error("a connection failed: %s at %s; this is a bug of ours", type(error).__name__, where(error))
+            if self.transport is not None:
+                self.transport.abort()
+            return
+        if not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+                self._see_off(self.transport)
+
+    async def _serve(self) -> None:
         manager = self._manager
         assert isinstance(manager, FrontServer)
         exchanges = manager.exchanges
@@ -81,7 +194,7 @@ class Front(RequestHandler):
                     await self._waiter
                 finally:
                     self._waiter = None
-            message: Any  # RawRequestMessage or _ErrInfo
+            message: Any  # RawRequestMessage, _ErrInfo or GatewayError
             payload: Any  # Payload: aiohttp types its queue for its own
             message, payload = messages.popleft()
             if self._parser is not None and not isinstance(payload, Whole):
@@ -89,8 +202,12 @@ class Front(RequestHandler):
             if self._buffer_paused and len(messages) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
             if message is not self._read:
-                self._read = message
-                self._asks = None if isinstance(message, _ErrInfo) else exchanges.read(message)
+                refused = _objection(message)
+                if refused is not None:
+                    await self._refuse(refused, message)
+                    break
+                message = self._read = heads.in_origin_form(message)
+                self._asks = exchanges.read(message)
             asks = self._asks
             if asks is None:
                 keep = await self._apart(message, payload)
@@ -102,33 +219,53 @@ class Front(RequestHandler):
                     self._request_in_progress = False
             if not isinstance(payload, Whole) and not payload.is_eof():
                 await self._linger(payload)
-            if not keep or self._last or self._close or self._force_close:
+            if not keep or self.last or self._close or self._force_close:
                 break
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            if self._keepalive_handle is None:
-                self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
-        if not self._force_close:
-            self._task_handler = None
-            if self.transport is not None:
-                self.transport.close()
+            self._idle_due = self._loop.time() + self.settings.keep_alive
 
-    async def _apart(self, message: RawRequestMessage | _ErrInfo, payload: StreamReader) -> bool:
+    async def _apart(self, message: RawRequestMessage, payload: Payload) -> bool:
         """A request that is for no model: aiohttp's way, through the application."""
         assert self._request_factory is not None
         assert self._request_handler is not None
-        handler = self._request_handler
-        if isinstance(message, _ErrInfo):
-            handler, message = self._make_error_handler(message), ERROR
+        if isinstance(payload, Whole):  # nothing there reads a body
+            payload = EMPTY_PAYLOAD
+        if self.last:
+            message = message._replace(should_close=True)
         task = asyncio.current_task()
         assert task is not None
         request = self._request_factory(message, payload, self, StreamWriter(self, self._loop), task)
         try:
-            response, reset = await self._handle_request(request, None, handler)
+            response, reset = await self._handle_request(request, None, self._request_handler)
         except ConnectionError:
             return False
         finally:
             request._task = None  # type: ignore[assignment]  # noqa: SLF001 - a cycle that would live until the next collection
         return bool(response.keep_alive) and not reset
+
+    async def _refuse(self, error: GatewayError, message: RawRequestMessage | _ErrInfo | GatewayError) -> None:
+        """Answer what is no request, and give the caller a moment to see it: closed at once, with bytes of it unread, the
+        connection would be reset, and the answer lost."""
+        manager, transport = self._manager, self.transport
+        if transport is None or not isinstance(manager, FrontServer):
+            return
+        self._deaf = True
+        body = True
+        if isinstance(message, RawRequestMessage):
+            anthropic = "anthropic-version" in message.headers or message.path.partition("?")[0].endswith("/messages")
+            self._dialect = "anthropic_messages" if anthropic else "openai_chat"
+            body = message.method != "HEAD"
+        log.debug("refused a malformed request: %s", error.message)
+        transport.write(refusal(error, self._dialect, body=body))
+        door = manager.door
+        if door.lingering >= LINGERING or not transport.can_write_eof():
+            return
+        door.lingering += 1
+        try:
+            transport.write_eof()
+            self._resume_transport_reading()
+            await asyncio.sleep(LINGER)
+        finally:
+            door.lingering -= 1
 
     async def _linger(self, payload: StreamReader) -> None:
         """Read, for a moment, what the caller still sends of a refused body: else it sees a reset instead of the refusal."""
@@ -144,7 +281,7 @@ class Front(RequestHandler):
     def finish(self) -> None:
         """Take nothing new: a connection that waits for a request is closed now, one that serves after its answer. (aiohttp's
         `close` drops what is still to come of an upload, and leaves an idle connection open.)"""
-        self._last = True
+        self.last = True
         if self._waiter is not None and not self._waiter.done():
             self.force_close()
 
@@ -152,32 +289,88 @@ class Front(RequestHandler):
         if self._repeat is None or self._close or self._force_close or (body := self._repeat.body_of(data)) is None:
             self._parse(data)
         else:
-            self._request_count += 1
+            count = self._request_count = self._request_count + 1
+            if count >= self._most:
+                self.last = True
             self._messages.append((self._repeat.message, Whole(body)))  # type: ignore[arg-type]
             waiter = self._waiter
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
         if len(self._messages) > PIPELINE:
-            log.warning("a caller sent more than %d requests ahead of their answers: connection closed", PIPELINE)
+            self._say("pipeline", f"a caller sent more than {PIPELINE} requests ahead of their answers: connection closed")
             self.force_close()
 
     def _parse(self, data: bytes) -> None:
         """aiohttp's way, through its parser. When *data* was one whole request, its head is remembered."""
-        before = self._request_count
-        super().data_received(data)
+        if self._deaf:
+            return
+        before, body = self._request_count, self._body
+        for_body = body is not None and not body.is_eof()
+        try:
+            super().data_received(data)
+        except Exception as error:  # noqa: BLE001 - aiohttp's parser; the event loop would log a traceback, with bytes in it
+            log.error("a request could not be read: %s at %s", type(error).__name__, where(error))
+            self._object(CallerError("caller_invalid_request", "This is no valid HTTP/1.1."))
+            return
+        if self._request_count != before:
+            self._begun(data)
+        elif for_body:
+            self._weigh(len(data))
+        elif data:
+            self._head_goes_on(len(data))
         if self._alone:
             self._repeat = None
             if self._request_count == before + 1:
                 message, payload = self._messages[-1]
-                if not isinstance(message, _ErrInfo) and payload.is_eof():
+                if isinstance(message, RawRequestMessage) and payload.is_eof() and message.path[:1] == "/":
                     self._repeat = learn(data, message)
             self._alone = self._repeat is not None
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
+    def _begun(self, data: bytes) -> None:
+        """Heads have come whole; the last one may have announced a body that is still on its way."""
+        self._head_due, self._head_size, self._framed = 0.0, 0, -1
+        message, self._body = self._messages[-1]
+        if self._request_count >= self._most:
+            self.last = True
+        if isinstance(message, _ErrInfo):
+            self._deaf = True
+            self._dialect = dialect_of(data)
+        elif message.chunked and not self._body.is_eof():
+            self._framed = 0
+            self._weigh(len(data) - (data.rfind(b"\r\n\r\n") + 4))
+
+    def _head_goes_on(self, size: int) -> None:
+        """Part of a head has come, and no end of it."""
+        self._head_size += size
+        if self._head_size > HEAD:
+            self._object(CallerError("caller_invalid_request", "The request's head is too long.", status=431))
+        elif not self._head_due:
+            self._head_due = self._loop.time() + self.settings.head_timeout
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(self._head_due, self._look)
+
+    def _weigh(self, size: int) -> None:
+        """Part of a body has come. Nobody needs much framing for little content."""
+        body = self._body
+        if self._framed < 0 or body is None:
+            return
+        self._framed += size
+        base, each = FRAMING
+        if self._framed > base + (each + 1) * body.total_bytes and not body.is_eof():
+            self._deaf = self.last = True
+            body.set_exception(RequestPayloadError("more framing than content"))
+
+    def _say(self, kind: str, what: str) -> None:
+        """What callers can cause, and must not be able to fill the log with."""
         manager = self._manager
         if isinstance(manager, FrontServer):
-            self._stall = self._loop.call_later(manager.stall_timeout, self._stalled)
+            manager.door.say(kind, what, self._loop.time())
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stall is None:
+            self._stall = self._loop.call_later(self.settings.stall_timeout, self._stalled)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -189,51 +382,93 @@ class Front(RequestHandler):
             resume()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
+        for timer in (self._stall, self._timer):
+            if timer is not None:
+                timer.cancel()
+        self._stall = self._timer = None
         self.on_resume = None
+        manager = self._manager
+        if self._party is not None and isinstance(manager, FrontServer):
+            manager.door.leave(self._party)
+            self._party = None
         super().connection_lost(exc)
 
     def _stalled(self) -> None:
         self._stall = None
         if self.transport is not None:
-            log.warning("a caller did not read its answer: connection closed")
+            self._say("stall", "a caller did not read its answer: connection closed")
             self.transport.abort()
+
+    def force_close(self) -> None:
+        transport = self.transport
+        super().force_close()
+        if transport is not None:
+            self._see_off(transport)
+
+    def _see_off(self, transport: asyncio.Transport) -> None:
+        """A closed transport waits until its rest is read, for ever if need be."""
+        if transport.get_write_buffer_size():
+            self._loop.call_later(self.settings.stall_timeout, transport.abort)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """aiohttp's own answer repeats the offending line, which may hold a key, and logs it."""
-        log.debug("refused a malformed request: %s", type(exc).__name__)
+        """The application failed. aiohttp's own answer is text, and logs a traceback that may hold a key."""
+        if exc is not None:
+            log.error("the server failed on a request: %s at %s", type(exc).__name__, where(exc))
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun")
-        if type(exc).__name__ == "ContentEncodingError":
-            status = 400
-        ours = status >= 500
-        if ours and exc is not None:
-            log.error("the server failed on a request: %s", type(exc).__name__)
-        code = "gateway_internal" if ours else "caller_invalid_request"
+        error = InternalError("gateway_internal", "The gateway failed on this request; this is a bug of ours.")
         request_id = new_id()
-        error = {
-            "message": "The gateway failed on this request; this is a bug of ours." if ours else "This is no valid HTTP/1.1.",
-            "type": "server_error" if ours else "invalid_request_error",
-            "param": None,
-            "code": None,
-            "aigw_code": code,
-            "request_id": request_id,
-        }
-        ours_too = {"x-request-id": request_id, "x-aigw-error": code, "server": "aigw"}
-        response = web.json_response({"error": error}, status=status, headers=ours_too)
+        response = web.Response(
+            status=error.status,
+            body=DIALECTS["openai_chat"].render_error(error, request_id),
+            headers={"x-request-id": request_id, "x-aigw-error": error.code},
+            content_type="application/json",
+        )
         response.force_close()
         return response
+
+
+def _objection(message: RawRequestMessage | _ErrInfo | GatewayError) -> GatewayError | None:
+    """Why what stands in the queue is not answered as a request; None when it is."""
+    if isinstance(message, GatewayError):
+        return message
+    if isinstance(message, _ErrInfo):
+        kind = type(message.exc).__name__
+        if kind == "LineTooLong":
+            return CallerError("caller_invalid_request", "The request's address or a header is too long.", status=431)
+        if "Too many" in str(message.exc):
+            return CallerError("caller_invalid_request", "The request has too many headers.", status=431)
+        return CallerError("caller_invalid_request", "This is no valid HTTP/1.1.")
+    return heads.objection(message)
+
+
+def where(error: BaseException) -> str:
+    """The place in our own code: a traceback's other contents may hold a key."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "?"
 
 
 class FrontServer(Server):
     """Makes a `Front` for each connection. (`Server.__call__` drops all its settings when one of them is wrong.)"""
 
-    stall_timeout = 60.0
+    settings: Settings
     exchanges: Exchanges[Any]
+    door: Door
 
     def __call__(self) -> RequestHandler:
         return Front(self, loop=self._loop, **self._kwargs)
+
+    def harden(self, settings: Settings, exchanges: Exchanges[Any]) -> None:
+        """Set before the first connection is accepted."""
+        self.settings, self.exchanges = settings, exchanges
+        self.door = Door(settings, self._fronts)
+
+    def _fronts(self) -> Iterator[Front]:
+        return (one for one in self.connections if isinstance(one, Front))
+
+    def adopt(self, settings: Settings, most: int) -> None:
+        """Limits that hold for connections from now on. *most* connections in all."""
+        self.settings = self.door.settings = settings
+        self.door.most = most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from http import HTTPStatus
 from typing import Protocol
@@ -17,7 +18,9 @@ from aigw.exchange import Exchange
 from aigw.gateway import Gateway
 from aigw.protocols import DIALECTS
 from aigw.protocols.operations import OPERATIONS, Operation
+from aigw.server import hosts
 from aigw.server.front import Front, Payload
+from aigw.server.refusal import refusal
 from aigw.server.repeat import Whole
 from aigw.server.request_id import new_id
 from aigw.server.sink import HttpSink
@@ -51,13 +54,14 @@ def operation_at(path: str) -> Operation | None:
 class Asks:
     """What a head says of its request. A connection that repeats its head has it read once."""
 
-    __slots__ = ("agent", "operation", "patience", "plain")
+    __slots__ = ("agent", "operation", "patience", "plain", "stranger")
 
     def __init__(self, operation: Operation, headers: CIMultiDictProxy[str]) -> None:
         self.operation = operation
         self.agent = headers.get("User-Agent", "")[:200]
         self.patience = _seconds(headers.get("x-stainless-timeout", ""))
         self.plain = headers.get("Content-Type") == JSON and "Content-Encoding" not in headers
+        self.stranger = hosts.objection(headers)  # who has no key must not be
 
 
 class Inference:
@@ -67,7 +71,7 @@ class Inference:
         self.holder = holder
 
     def read(self, message: RawRequestMessage) -> Asks | None:
-        if message.method != "POST" or message.upgrade:
+        if message.method != "POST":
             return None
         operation = _EXACT.get(message.path) or operation_at(message.path)
         return None if operation is None else Asks(operation, message.headers)
@@ -75,12 +79,17 @@ class Inference:
     async def serve(self, front: Front, message: RawRequestMessage, payload: Payload, asks: Asks) -> bool:
         gateway = self.holder.gateway
         operation = asks.operation
+        if gateway.keyless and asks.stranger is not None:
+            if front.transport is not None:
+                front.transport.write(refusal(asks.stranger, operation.dialect))
+            return False
         exchange = Exchange(
             new_id(),
             time.time(),
             operation=operation.name,
             dialect=operation.dialect,
             headers=message.headers,
+            address=front.address,
             started=time.perf_counter(),
             patience=asks.patience,
         )
@@ -151,17 +160,24 @@ class Upload:
                 raise self._refused("caller_expectation_failed", "The only expectation that can be met is 100-continue.")
             if self._front.transport is not None:
                 self._front.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        settings = self._front.settings
+        clock = asyncio.get_running_loop().time
+        began = clock()
         blocks = []
         size = 0
         try:
-            while not payload.at_eof():
-                block = await payload.readany()
-                size += len(block)
-                if size > self._max:
-                    raise self._too_large()
-                blocks.append(block)
+            async with asyncio.timeout(settings.body_timeout) as patience:
+                while not payload.at_eof():
+                    block = await payload.readany()
+                    size += len(block)
+                    if size > self._max:
+                        raise self._too_large()
+                    blocks.append(block)
+                    patience.reschedule(min(clock(), began + size / settings.body_rate) + settings.body_timeout)
         except (RequestPayloadError, PayloadAccessError):
             raise self._refused("caller_invalid_request", "The request's body is not framed as its head says.") from None
+        except TimeoutError:
+            raise self._refused("caller_timeout", "The request's body did not come in time.") from None
         return b"".join(blocks)
 
     def _refused(self, code: str, message: str) -> CallerError:

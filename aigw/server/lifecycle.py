@@ -28,12 +28,13 @@ from aiohttp import web
 from aigw import __version__
 from aigw.config.check import is_loopback
 from aigw.config.load import Loaded, load_with_notes
-from aigw.config.schema import Config
+from aigw.config.schema import Config, Server as Settings
 from aigw.errors import ConfigError
 from aigw.gateway import Gateway, Services
 from aigw.server import admin, app
 from aigw.server.control import AlreadyServedError, Control
-from aigw.server.front import Front, FrontServer
+from aigw.server.door import LINGER
+from aigw.server.front import Exchanges, Front, FrontServer
 from aigw.server.inference import Inference
 from aigw.server.state import Life, state
 from aigw.telemetry import log as telemetry_log
@@ -43,13 +44,13 @@ log = logging.getLogger("aigw.server")
 WATCH = 1.0
 """Seconds between two looks at the config file."""
 
-KEEP_ALIVE = 75.0
-"""Seconds an idle connection of a caller stays open (nginx's default, too)."""
-
-LINGER = 1.0
-"""Seconds that the rest of a refused body is read, so that the caller sees the refusal and not a reset."""
+OTHER_FILES = 64
+"""Descriptors that are no connections: database, journal, listeners, log, files that are read."""
 
 ADMIN_PORT = 8081
+
+ADMIN_CONNECTIONS = 64
+"""Connections to the admin port at once: a few scrapers and a person."""
 
 _REACHED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - read, not bound
 
@@ -71,6 +72,7 @@ class Server:
         self._say = say
         telemetry_log.configure(loaded.config.log)
         self.services = Services(loaded.config, data_dir)
+        telemetry_log.configure(loaded.config.log, self.services.scrubber)
         self.gateway = Gateway(loaded, self.services)
         self._retired: dict[asyncio.Task[None], Gateway] = {}
         self._runners: list[web.AppRunner] = []
@@ -158,25 +160,9 @@ class Server:
     # listening
 
     async def _listen(self, config: Config) -> list[str]:
-        runner = web.AppRunner(
-            app.application(self),
-            access_log=None,
-            handle_signals=False,
-            handler_cancellation=True,
-            keepalive_timeout=KEEP_ALIVE,
-            lingering_time=LINGER,
-            auto_decompress=False,
-            shutdown_timeout=1.0,
-        )
-        await runner.setup()
-        front = runner.server
-        assert front is not None
-        front.__class__ = FrontServer
-        assert isinstance(front, FrontServer)
-        front.stall_timeout = config.server.stall_timeout
-        front.exchanges = Inference(self)
-        self._front = front
+        runner, self._front = await _hardened(app.application(self), config.server, Inference(self))
         self._runners.append(runner)
+        self._adopt(config)
         self._bound["data"] = await _bind(runner, config.server.host, config.server.port, "[server]")
         self.port = data = _port(self._bound["data"])
         self._bound["admin"] = await self._listen_admin(config)
@@ -184,9 +170,26 @@ class Server:
         host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
         return [f"http://{host}:{data}"]
 
+    def _adopt(self, config: Config) -> None:
+        """The limits of callers' connections. Each may need a second descriptor, for the provider's end of its request."""
+        if self._front is None:
+            return
+        settings = config.server
+        most = min(settings.max_connections, max(8, (_descriptors() - OTHER_FILES) // 2))
+        if most < settings.max_connections:
+            log.warning(
+                "the system allows %d open files: at most %d connections are served, not %d ([server] max_connections); raise "
+                "its limit (ulimit -n, LimitNOFILE=)",
+                _descriptors(),
+                most,
+                settings.max_connections,
+            )
+        self._front.adopt(settings, most)
+
     async def _listen_admin(self, config: Config) -> list[str]:
-        runner = web.AppRunner(admin.application(self.services, config.admin.host), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
+        application = admin.application(self.services, config.admin.host)
+        runner, front = await _hardened(application, config.server, admin.NoExchanges())
+        front.door.most = ADMIN_CONNECTIONS
         self._runners.append(runner)
         if config.admin.port is not None:
             return await _bind(runner, config.admin.host, config.admin.port, "[admin]")
@@ -257,7 +260,8 @@ class Server:
             for line in self._problem.splitlines():
                 log.error("config not reloaded, the old one serves on: %s", line)
             return False
-        telemetry_log.configure(loaded.config.log)
+        telemetry_log.configure(loaded.config.log, self.services.scrubber)
+        self._adopt(loaded.config)
         old, self.gateway, self._loaded = self.gateway, fresh, loaded
         self._read, self._loaded_at, self._problem = stamp, time.time(), ""
         fresh.start()
@@ -319,6 +323,43 @@ class Server:
             await self._control.close()
 
 
+async def _hardened(
+    application: web.Application, settings: Settings, exchanges: Exchanges[Any]
+) -> tuple[web.AppRunner, FrontServer]:
+    """A listener whose connections are `Front`s; they see to their own timeouts, so aiohttp's are off."""
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,
+        keepalive_timeout=0,
+        lingering_time=LINGER,
+        auto_decompress=False,
+        shutdown_timeout=1.0,
+    )
+    await runner.setup()
+    front = runner.server
+    assert front is not None
+    front.__class__ = FrontServer
+    assert isinstance(front, FrontServer)
+    front.harden(settings, exchanges)
+    return runner, front
+
+
+def _descriptors() -> int:
+    """Files this process may have open, after asking for as many as it may have."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 2**20
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return 2**20 if soft == resource.RLIM_INFINITY else soft
+
+
 async def _bind(runner: web.AppRunner, host: str, port: int, table: str) -> list[str]:
     """Listen at *host*:*port*, and at [::1] besides 127.0.0.1 where there is one. Returns the places: "127.0.0.1:8080"."""
     try:
@@ -362,7 +403,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 def _static_changes(old: Config, new: Config) -> list[str]:
     """What a reload cannot change."""
-    server = ("host", "port", "workers", "stall_timeout", "drain_timeout")
+    server = ("host", "port", "workers", "drain_timeout")
     found = [f"[server] {name}" for name in server if getattr(old.server, name) != getattr(new.server, name)]
     if old.admin != new.admin:
         found.append("[admin]")
@@ -371,12 +412,24 @@ def _static_changes(old: Config, new: Config) -> list[str]:
     return found
 
 
+def _leave_no_core() -> None:
+    """A core file would hold every key. (Limited to one byte: smaller than any core, and the one limit that Linux keeps to
+    also when it pipes cores to a program; see fs/coredump.c.)"""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0 if most == 0 else 1, most))
+
+
 def serve(loaded: Loaded, data_dir: Path, say: Callable[[str], None], flags: Mapping[str, str | int] | None = None) -> None:
     """Run a server until it is told to stop. Raises ConfigError, StoreError, CannotListenError."""
 
     async def main() -> None:
         await Server(loaded, data_dir, say, flags).run()
 
+    telemetry_log.take_tracebacks()
+    _leave_no_core()
     if sys.platform == "win32":
         asyncio.run(main())
         return

@@ -30,7 +30,7 @@ class HttpSink:
     def __init__(self, front: Front, message: RawRequestMessage, request_id: str) -> None:
         self._front = front
         self._http11 = message.version[1] >= 1
-        self.keep_alive = not message.should_close
+        self.keep_alive = not (message.should_close or front.last)
         self.request_id = request_id
         self.status = 0
         self._chunked = False

@@ -228,4 +228,5 @@ async def test_an_upgrade_is_not_an_exchange(port: Running) -> None:
         "sec-websocket-key": "x",
         "sec-websocket-version": "13",
     }
-    assert (await port.ask("GET", "/v1/realtime", None, headers)).status == 404
+    answer = await port.ask("GET", "/v1/realtime", None, headers)
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
