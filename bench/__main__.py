@@ -27,6 +27,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     what.add_argument("--native", action="store_true", help="with --profile: C functions as well")
     what.add_argument("--question", type=int, default=300, metavar="BYTES", help="with --profile: size of a request (300)")
     what.add_argument("--limits", nargs="*", metavar="NAME", help="the further promises instead; all of them, or those named")
+    what.add_argument("--attack", nargs="*", metavar="NAME", help="what bad callers do to good ones instead; all, or some")
     how = parser.add_argument_group("how")
     how.add_argument("--only", metavar="NAMES", help="contestants, separated by commas: " + ", ".join(STARTERS))
     how.add_argument(
@@ -74,6 +75,12 @@ def main(arguments: list[str]) -> int:
         ]
         show_hot_functions(hot)
         figures = hot
+    elif options.attack is not None:
+        from bench.attack import attack, show_attack
+
+        felt, spent = attack(options.attack)
+        show_attack(felt, spent)
+        figures = {"attacks": felt, "amplification": spent}
     elif options.limits is not None:
         from bench.limits import check_limits, show_limits
 
