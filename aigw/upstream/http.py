@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
 
     def _settle(self) -> None:
         if self._done:
-            self._finish(reusable=self._keep)
+            self._finish(reusable=self._keep and self._over != "stopped")
         elif self._over == "complete":
             self._let_go()
         elif self._over == "stopped":
@@ -207,6 +207,8 @@ class Connection(asyncio.Protocol):
         if not raw.startswith(b"HTTP/1.", self._at):  # the parser takes RTSP and other versions too, and leading empty lines
             raise _bad_response("did not answer in HTTP/1.1")
         status = self._parser.get_status_code()
+        if status < 100:  # the parser takes any three digits
+            raise _bad_response("did not answer in HTTP/1.1")
         if status == 101:
             raise _bad_response("switched protocols where none was asked for")
         if 100 <= status < 200:  # 100 Continue, 103 Early Hints
