@@ -12,6 +12,7 @@ The first byte to the client ends retrying. The last byte is the pipeline's to s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from time import perf_counter
 
@@ -23,6 +24,8 @@ from aigw.protocols import framing, splice
 from aigw.protocols.dialect import Dialect, Tap, Told
 from aigw.protocols.operations import Operation
 from aigw.providers.base import Provider
+
+log = logging.getLogger("aigw.relay")
 
 BUFFER = 8 * 1024 * 1024
 """Bytes of a JSON answer that are held until it is whole; a longer one begins to flow and can no longer be retried."""
@@ -50,6 +53,12 @@ PASS_ON = (
 )
 """Headers of the provider's that the caller gets. Cookies, hop-by-hop headers and the account's rate limits are not its own."""
 
+
+SHORTEST_KEY = 8
+"""Bytes of a key that is looked for in answers. Shorter ones are placeholders for servers that want none."""
+
+NO_KEY = b"\0no key\r\n\0of ours\n\r\0"
+"""Stands where there is none: bytes that no header can hold and no answer has."""
 
 RARE = frozenset(PASS_ON[1:])
 
@@ -127,7 +136,7 @@ class Relay:
         keeps back the usage event that only we asked for; *rename* makes the answer name the requested model."""
         self._exchange, self._sink, self._operation, self._dialect = exchange, sink, operation, dialect
         self._provider, self._wire, self._hide_usage, self._rename = provider, wire, hide_usage, rename
-        self._secret = secret or b"\0"  # a NUL is in no header
+        self._secret = secret if len(secret) >= SHORTEST_KEY else NO_KEY
         self._tap: Tap = NO_TAP
         self.told: Told = NO_TAP.told
         self.status = 0
@@ -237,6 +246,8 @@ class Relay:
             return b""
         if not self._begun:
             self._begin_stream()
+        if self._secret in block:
+            block = self._without_key(block)
         if self._rename:
             block = self._renamed(block)
         if exchange.bytes_out < SAMPLE:
@@ -244,12 +255,20 @@ class Relay:
         self._plain = tap.begun and exchange.bytes_out >= SAMPLE and not self._rename and not self._rest
         return block
 
+    def _without_key(self, block: bytes) -> bytes:
+        """A provider that repeats our key in a good answer (an echo server at its address, say): as many bytes of something
+        else. Sought in whole answers, and in streams until they are plain content, of which each event has a word or two."""
+        log.warning("request %s: the provider %r repeated its key in an answer", self._exchange.id, self._provider.name)
+        return block.replace(self._secret, b"[redacted]".ljust(len(self._secret), b"*")[: len(self._secret)])
+
     def _begin_stream(self) -> None:
         self._begun = self._exchange.streaming = True
         self._sink.begin(self.status, self.headers())
 
     def _write(self, block: bytes) -> None:
         exchange = self._exchange
+        if self._secret in block:
+            block = self._without_key(block)
         if exchange.bytes_out < SAMPLE:
             exchange.sample += block
         exchange.bytes_out += len(block)
@@ -352,6 +371,8 @@ class Relay:
                 self._refuse("ended its stream before it began")
         elif not self._begun and not self._operation.binary:
             self.body = b"".join(self._blocks)
+            if self._secret in self.body:
+                self.body = self._without_key(self.body)
             try:
                 self.told = self._dialect.read_answer(self.body)
             except ValueError:
