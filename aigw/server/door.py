@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, cast
 
 from aigw.config.schema import Server as Settings
 from aigw.errors import GatewayError, InternalError, PolicyError
@@ -143,7 +143,7 @@ class Turned(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop derives its own from none of asyncio's
         transport.write(refusal(self._error))
         if self._door.lingering >= LINGERING or not transport.can_write_eof():
             transport.close()

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage, StreamWriter
@@ -111,7 +111,7 @@ class Front(RequestHandler):
         self._dialect = "openai_chat"  # that of a request which could not be read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop derives its own from none of asyncio's
         manager = self._manager
         assert isinstance(manager, FrontServer)
         peer = transport.get_extra_info("peername")
