@@ -74,11 +74,15 @@ def fuzzed(name: str, words: Sequence[bytes], examples: int = 400) -> Callable[[
     def make(check: Check) -> Check:
         TARGETS[name] = Target(check, words)
         seeds = corpus(name)
-        odd = st.one_of(st.randoms(use_true_random=False).map(lambda chance: bent(chance, seeds, words)), st.binary(max_size=200))
+        odd = st.one_of(
+            st.randoms(use_true_random=False).map(lambda chance: bent(chance, seeds, words)), st.binary(max_size=200)
+        )
         test = given(odd)(check)
         for seed in seeds:
             test = example(seed)(test)
         quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
-        return settings(max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=quiet)(test)
+        return settings(max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=quiet)(
+            test
+        )
 
     return make

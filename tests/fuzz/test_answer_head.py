@@ -14,11 +14,45 @@ from aigw.exchange import Flow, Headers, Origin, Target, UpstreamRequest
 from aigw.upstream.http import Connection, HttpTransport
 from tests.fuzz.inputs import cut, dice, fuzzed
 
-WORDS = [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\n", b"HTTP/1.0 200 OK\r\n"]
-WORDS += [b"HTTP/1.1 204 No\r\n", b"HTTP/1.1 304 No\r\n", b"HTTP/1.1 101 S\r\n", b"content-length: 2\r\n", b"content-length: 0\r\n"]
-WORDS += [b"Content-Length: 2\r\nContent-Length: 3\r\n", b"transfer-encoding: chunked\r\n", b"transfer-encoding: gzip\r\n", b"\r\n\r\n"]
-WORDS += [b"\r\n", b"\n", b"\r", b"2\r\n{}\r\n", b"0\r\n\r\n", b"0\r\nx-trailer: 1\r\n\r\n", b"ffffffffffffffff\r\n", b"2;ext=1\r\n"]
-WORDS += [b"connection: close\r\n", b"connection: keep-alive\r\n", b" folded\r\n", b"\x00", b"\xff", b":", b"\t", b"upgrade: h2c\r\n"]
+WORDS = [
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\n",
+]
+WORDS += [
+    b"HTTP/1.1 204 No\r\n",
+    b"HTTP/1.1 304 No\r\n",
+    b"HTTP/1.1 101 S\r\n",
+    b"content-length: 2\r\n",
+    b"content-length: 0\r\n",
+]
+WORDS += [
+    b"Content-Length: 2\r\nContent-Length: 3\r\n",
+    b"transfer-encoding: chunked\r\n",
+    b"transfer-encoding: gzip\r\n",
+    b"\r\n\r\n",
+]
+WORDS += [
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"2\r\n{}\r\n",
+    b"0\r\n\r\n",
+    b"0\r\nx-trailer: 1\r\n\r\n",
+    b"ffffffffffffffff\r\n",
+    b"2;ext=1\r\n",
+]
+WORDS += [
+    b"connection: close\r\n",
+    b"connection: keep-alive\r\n",
+    b" folded\r\n",
+    b"\x00",
+    b"\xff",
+    b":",
+    b"\t",
+    b"upgrade: h2c\r\n",
+]
 
 ORIGIN = Origin("http", "127.0.0.1", 1)
 TARGET = Target("POST", ORIGIN, "/v1", {})

@@ -9,11 +9,61 @@ from aigw.config.schema import Config
 from aigw.errors import ConfigError
 from tests.fuzz.inputs import fuzzed
 
-WORDS = [b"[server]", b"[providers.x]", b'kind = "vllm"', b'base_url = "http://h/v1"', b'keys = ["sk-planted-0123"]', b"[[", b"]]"]
-WORDS += [b"[routes.r]", b'targets = [{provider = "x"}]', b"fallback = []", b'"re:^a+$"', b'"re:(((((a+)+)+)+)+$"', b'"*"', b"= "]
-WORDS += [b'"""', b"'''", b"{", b"}", b"[", b"]", b",", b"#", b"\n", b"\r\n", b".", b"inf", b"nan", b"-1", b"1e400", b"99999999999999999999"]
-WORDS += [b"1979-05-27T07:32:00Z", b"true", b"\xef\xbb\xbf", b"\xff", b"\\u0000", b"[prices.'a/*']", b"input = 1", b"[limits]", b"rpm = 0"]
-WORDS += [b"[consumers.c]", b'key = "sk-planted-4567"', b'proxy = "http://u:planted-pw@h:1"', b"port = 70000", b"[storage]", b'url = "x"']
+WORDS = [
+    b"[server]",
+    b"[providers.x]",
+    b'kind = "vllm"',
+    b'base_url = "http://h/v1"',
+    b'keys = ["sk-planted-0123"]',
+    b"[[",
+    b"]]",
+]
+WORDS += [
+    b"[routes.r]",
+    b'targets = [{provider = "x"}]',
+    b"fallback = []",
+    b'"re:^a+$"',
+    b'"re:(((((a+)+)+)+)+$"',
+    b'"*"',
+    b"= ",
+]
+WORDS += [
+    b'"""',
+    b"'''",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b"#",
+    b"\n",
+    b"\r\n",
+    b".",
+    b"inf",
+    b"nan",
+    b"-1",
+    b"1e400",
+    b"99999999999999999999",
+]
+WORDS += [
+    b"1979-05-27T07:32:00Z",
+    b"true",
+    b"\xef\xbb\xbf",
+    b"\xff",
+    b"\\u0000",
+    b"[prices.'a/*']",
+    b"input = 1",
+    b"[limits]",
+    b"rpm = 0",
+]
+WORDS += [
+    b"[consumers.c]",
+    b'key = "sk-planted-4567"',
+    b'proxy = "http://u:planted-pw@h:1"',
+    b"port = 70000",
+    b"[storage]",
+    b'url = "x"',
+]
 
 
 def planted(value: Any) -> bool:

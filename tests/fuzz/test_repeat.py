@@ -12,10 +12,43 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aigw.server.repeat import learn
 from tests.fuzz.inputs import bent, corpus, dice, fuzzed
 
-WORDS = [b"POST /v1/chat/completions HTTP/1.1\r\n", b"Content-Length: 4\r\n", b"content-length: 0\r\n", b"Content-Length: 04\r\n"]
-WORDS += [b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n", b"Connection: close\r\n", b"Expect: 100-continue\r\n"]
-WORDS += [b"\r\n\r\n", b"\r\n", b"%d", b"%", b"X: content-length: 9\r\n", b"Upgrade: websocket\r\nConnection: upgrade\r\n", b"HTTP/1.0"]
-WORDS += [b"GET", b":", b" ", b"\t", b"{}", b"0", b"1", b"9", b"abcd", b"\x00", b"\xff", b"host: gateway\r\n", b"\n", b"content-length:4"]
+WORDS = [
+    b"POST /v1/chat/completions HTTP/1.1\r\n",
+    b"Content-Length: 4\r\n",
+    b"content-length: 0\r\n",
+    b"Content-Length: 04\r\n",
+]
+WORDS += [
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Encoding: gzip\r\n",
+    b"Connection: close\r\n",
+    b"Expect: 100-continue\r\n",
+]
+WORDS += [
+    b"\r\n\r\n",
+    b"\r\n",
+    b"%d",
+    b"%",
+    b"X: content-length: 9\r\n",
+    b"Upgrade: websocket\r\nConnection: upgrade\r\n",
+    b"HTTP/1.0",
+]
+WORDS += [
+    b"GET",
+    b":",
+    b" ",
+    b"\t",
+    b"{}",
+    b"0",
+    b"1",
+    b"9",
+    b"abcd",
+    b"\x00",
+    b"\xff",
+    b"host: gateway\r\n",
+    b"\n",
+    b"content-length:4",
+]
 
 
 @functools.cache
@@ -52,7 +85,11 @@ def test_repeat(data: bytes) -> None:
     chance = dice(data)
     head, _, body = data.partition(b"\r\n\r\n")
     others = [bent(chance, [data, *corpus("repeat")], WORDS) for _ in range(4)]
-    others += [data.replace(b": %d" % len(body), b": %d" % (len(body) + 1)) + b"x", head + b"\r\n\r\n" + body + b"x", data + data]
+    others += [
+        data.replace(b": %d" % len(body), b": %d" % (len(body) + 1)) + b"x",
+        head + b"\r\n\r\n" + body + b"x",
+        data + data,
+    ]
     for other in others:
         taken = repeat.body_of(other)
         if taken is None:

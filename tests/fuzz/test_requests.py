@@ -9,11 +9,47 @@ from aigw.errors import CODES, CallerError, UpstreamError
 from aigw.protocols import DIALECTS
 from tests.fuzz.inputs import fuzzed
 
-WORDS = [b'"model":', b'"m"', b'"stream":true', b'"stream":null', b'"max_tokens":', b"100.0", b"1e400", b"-5", b"1" * 50, b"NaN"]
+WORDS = [
+    b'"model":',
+    b'"m"',
+    b'"stream":true',
+    b'"stream":null',
+    b'"max_tokens":',
+    b"100.0",
+    b"1e400",
+    b"-5",
+    b"1" * 50,
+    b"NaN",
+]
 WORDS += [b'"messages":[]', b'"user":"u"', b'"metadata":{"user_id":"u"}', b'"usage":{', b'"prompt_tokens":1', b'"choices":[{']
-WORDS += [b'"finish_reason":"stop"', b'"stop_reason":"end_turn"', b'"status":"completed"', b'"error":{"message":"x","type":"t"}']
-WORDS += [b'"code":{"a":[1]}', b'"param":"p"', b"[" * 1200, b"]", b"{", b"}", b"null", b"\\ud800", b"\xff\xfe", b"\xef\xbb\xbf", b","]
-WORDS += [b"sk-planted-0123456789", b'"\\u006dodel":"x"', b'"input_tokens":2', b'"cost":0.5', b'"cache_creation":{', b"true", b"\x00"]
+WORDS += [
+    b'"finish_reason":"stop"',
+    b'"stop_reason":"end_turn"',
+    b'"status":"completed"',
+    b'"error":{"message":"x","type":"t"}',
+]
+WORDS += [
+    b'"code":{"a":[1]}',
+    b'"param":"p"',
+    b"[" * 1200,
+    b"]",
+    b"{",
+    b"}",
+    b"null",
+    b"\\ud800",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b",",
+]
+WORDS += [
+    b"sk-planted-0123456789",
+    b'"\\u006dodel":"x"',
+    b'"input_tokens":2',
+    b'"cost":0.5',
+    b'"cache_creation":{',
+    b"true",
+    b"\x00",
+]
 
 
 def second_opinion(data: bytes) -> dict[str, Any] | None:

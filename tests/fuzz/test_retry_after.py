@@ -9,8 +9,27 @@ from aigw.providers.retry_after import LONGEST, retry_after
 from tests.fuzz.inputs import fuzzed
 
 WORDS = [b"retry-after: ", b"retry-after-ms: ", b"x-ratelimit-reset: ", b"x-ratelimit-remaining: 0", b"anthropic-ratelimit-"]
-WORDS += [b"requests-reset: ", b"Wed, 21 Oct 2026 07:28:00 GMT", b"2026-11-23T20:00:00Z", b"6m0s", b"1d2h3m4s5ms", b"-1", b"1e9"]
-WORDS += [b"1800000000", b"1800000000000", b"\n", b"+99:99", b"99999", b"0", b".5", b"GMT+2400", b" ", b"x-ratelimit-reset-tokens: "]
+WORDS += [
+    b"requests-reset: ",
+    b"Wed, 21 Oct 2026 07:28:00 GMT",
+    b"2026-11-23T20:00:00Z",
+    b"6m0s",
+    b"1d2h3m4s5ms",
+    b"-1",
+    b"1e9",
+]
+WORDS += [
+    b"1800000000",
+    b"1800000000000",
+    b"\n",
+    b"+99:99",
+    b"99999",
+    b"0",
+    b".5",
+    b"GMT+2400",
+    b" ",
+    b"x-ratelimit-reset-tokens: ",
+]
 NOW = 1_795_000_000.0
 
 

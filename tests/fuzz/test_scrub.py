@@ -13,8 +13,34 @@ from aigw.config.scrub import Scrubber
 from aigw.providers.redact import Redactor
 from tests.fuzz.inputs import dice, fuzzed
 
-WORDS = [b"sk-", b"sk-ant-api03-", b"Bearer ", b"bearer", b"Basic ", b"eyJ", b".", b"*" * 3, b"***abcd", b"...", b"\xe2\x80\xa6"]
-WORDS += [b"[redacted]", b"AIza", b"ghp_", b"%2F", b"%", b"\\/", b"\\u002d", b"&#39;", b"&amp;", b'"', b"\n", b"a1B2c3D4", b"\xff"]
+WORDS = [
+    b"sk-",
+    b"sk-ant-api03-",
+    b"Bearer ",
+    b"bearer",
+    b"Basic ",
+    b"eyJ",
+    b".",
+    b"*" * 3,
+    b"***abcd",
+    b"...",
+    b"\xe2\x80\xa6",
+]
+WORDS += [
+    b"[redacted]",
+    b"AIza",
+    b"ghp_",
+    b"%2F",
+    b"%",
+    b"\\/",
+    b"\\u002d",
+    b"&#39;",
+    b"&amp;",
+    b'"',
+    b"\n",
+    b"a1B2c3D4",
+    b"\xff",
+]
 WORDS += [b"dapi", b"0123456789abcdef" * 2, b"xai-", b"AKIA", b"=", b"_", b"-" * 30, b"x" * 64]
 
 SECRETS = [

@@ -9,8 +9,33 @@ from aigw.errors import CallerError
 from aigw.protocols import DIALECTS, splice
 from tests.fuzz.inputs import dice, fuzzed
 
-WORDS = [b'"model"', b'"model":"m"', b'"stream":true', b'"max_tokens":1', b'"mod\\u0065l":"x"', b'\\"model":"x"', b"{", b"}", b"["]
-WORDS += [b"]", b",", b":", b'"', b"\\", b"\\\\", b'\\"', b" ", b"\n", b"1E400", b"null", b'{"model":"deep"}', b'"Model":1', b'"":0']
+WORDS = [
+    b'"model"',
+    b'"model":"m"',
+    b'"stream":true',
+    b'"max_tokens":1',
+    b'"mod\\u0065l":"x"',
+    b'\\"model":"x"',
+    b"{",
+    b"}",
+    b"[",
+]
+WORDS += [
+    b"]",
+    b",",
+    b":",
+    b'"',
+    b"\\",
+    b"\\\\",
+    b'\\"',
+    b" ",
+    b"\n",
+    b"1E400",
+    b"null",
+    b'{"model":"deep"}',
+    b'"Model":1',
+    b'"":0',
+]
 WORDS += [b"\xff", b"\\ud800", b'"stream_options":{"include_usage":true}', b"-0", b"1.0e+5", b"\t", b"\x00"]
 
 KEYS = ["model", "stream", "max_tokens", "stream_options", "Model", "", "l"]
