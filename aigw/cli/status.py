@@ -135,9 +135,7 @@ def _show_providers(providers: list[dict[str, Any]]) -> None:
 def _show_use(today: UsageRow | None, last: Record | None) -> None:
     if today is not None:
         share = figures.share(today.errors, today.requests)
-        errors = (
-            f", {figures.count(today.errors)} errors ({share})" if today.errors else ", no errors" if today.requests else ""
-        )
+        errors = f", {_some(today.errors, 'error')} ({share})" if today.errors else ", no errors" if today.requests else ""
         cost = f", {figures.money(today.costs, today.unpriced)}" if today.costs or today.unpriced else ""
         _line("today", f"{_some(today.requests, 'request')}{errors}{cost}")
     if last is not None:
