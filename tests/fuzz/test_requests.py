@@ -61,6 +61,13 @@ def second_opinion(data: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def fit_for_the_caller(error: CallerError) -> None:
+    assert CODES[error.code].status < 500
+    assert error.message.isprintable()
+    assert len(error.message) < 300
+    assert "planted" not in error.message + str(error.param)
+
+
 @fuzzed("requests", WORDS, 500)
 def test_requests(data: bytes) -> None:
     """Nothing but the promised exceptions; no part of the body in a complaint; error bodies of any shape make ours."""
@@ -69,10 +76,7 @@ def test_requests(data: bytes) -> None:
         try:
             asked = dialect.read_request(data)
         except CallerError as error:
-            assert CODES[error.code].status < 500
-            assert error.message.isprintable()
-            assert len(error.message) < 300
-            assert "planted" not in error.message + str(error.param)
+            fit_for_the_caller(error)
         else:
             assert asked.model.__class__ is str
             assert asked.end_user.__class__ is str

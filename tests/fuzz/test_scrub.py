@@ -1,4 +1,4 @@
-"""The scrubber: a secret planted anywhere in any text, in any of the forms it travels in, does not come out; and no text is slow."""
+"""The scrubber: a secret planted in any text, in any of the forms it travels in, does not come out; and no text is slow."""
 
 from __future__ import annotations
 
