@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 import time
 from collections import defaultdict
@@ -39,7 +40,8 @@ class Seen(NamedTuple):
 class FarSide:
     """Use it as a context manager. `scripts` may change while it runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.scripts: dict[str, Script] = {}
         self.seen: dict[str, list[Seen]] = defaultdict(list)
         self.closed: dict[str, list[float]] = defaultdict(list)
@@ -65,7 +67,7 @@ class FarSide:
             raise self.failures[0]
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.port}/{name}/v1"
+        return f"http{'s' * (self._tls is not None)}://127.0.0.1:{self.port}/{name}/v1"
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())
@@ -79,7 +81,7 @@ class FarSide:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
-        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20, backlog=512)
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20, backlog=512, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._ended.wait()
