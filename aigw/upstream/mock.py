@@ -136,6 +136,8 @@ def _answer(method: str, path: str, body: bytes) -> _Answer:
     except msgspec.DecodeError as error:  # ValidationError too: it names the place, "... - at `$.messages`"
         where = re.search(r"`\$\.(\w+)", str(error))
         refused = _RefusedError(str(error), param=where[1] if where else None)
+    except UnicodeError:
+        refused = _RefusedError("the JSON is no valid UTF-8")
     except RecursionError:
         refused = _RefusedError("the JSON is nested too deeply")
     except _RefusedError as error:
