@@ -22,7 +22,7 @@ HEADERS = [
     "content-encoding: gzip", "anthropic-version: 2023-06-01", "x-stainless-timeout: nan", "x-stainless-timeout: 1",
     "x-stainless-timeout: -1e400", "x-request-id: mine", "origin: https://evil.example", "cookie: a=b; c=\u00ff",
     "x-forwarded-for: 10.0.0.1", "range: bytes=0-10", "if-none-match: *", "expect: 200-ok",
-    "user-agent: \u001b[31m", "x-api-key: sk-aigw-nobody", "authorization: Basic dXNlcjpwdw==", "upgrade: h2c", "openai-beta: x",
+    "user-agent: \u001b[31m", "x-api-key: sk-aigw-nobody", "authorization: Basic dXNlcjpwdw==", "upgrade: h2c",
 ]  # fmt: skip
 MODELS = ["demo", "demo", "demo/demo", "nobody", "", "../x", "a\nb", "\u202e", "x" * 3000, None, 7, ["demo"]]
 
