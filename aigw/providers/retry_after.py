@@ -57,7 +57,7 @@ def _fit(seconds: float | None) -> float | None:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"\s*\d{1,15}(\.\d{0,9})?\s*", text) else None
+    return float(text) if re.fullmatch(r"[ \t]*[0-9]{1,15}(\.[0-9]{0,9})?[ \t]*", text) else None
 
 
 def _seconds(text: str) -> float | None:

@@ -162,7 +162,8 @@ def second_opinion(data: bytes, *, closes: bool) -> Outcome | None:
 def only_lines_behind(data: bytes) -> bool:
     """Whether nothing but empty lines stands behind a whole answer. The parser skips them when they come along with it; when
     they come later the connection is closed. Either does no harm."""
-    ends = (end for end in range(len(data) - 1, max(0, len(data) - 40), -1) if not data[end:].strip(b"\r\n"))
+    begin = len(data.rstrip(b"\r\n"))
+    ends = range(begin, min(begin + 9, len(data)))
     return any(read([data[i : i + 1] for i in range(end)], closes=False).reusable for end in ends)
 
 
