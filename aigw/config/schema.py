@@ -30,8 +30,8 @@ class Server(Table, frozen=True, kw_only=True):
     body_rate: int = 500  # bytes a second that a longer body must come with on average
     keep_alive: float = 75.0  # seconds an idle connection stays open (nginx's default, too)
     keep_alive_requests: int = 10_000  # requests of one connection, after which it is closed
-    max_connections: int = 4096  # callers' connections at once
-    max_connections_per_address: int = 1024  # the same from one address; 0: no limit. Never counted: this machine, `trusted`
+    max_connections: int = 3000  # callers' connections at once
+    max_connections_per_address: int = 1000  # the same from one address; 0: no limit. Never counted: this machine, `trusted`
     trusted: tuple[str, ...] = ()  # addresses and networks of proxies in front, behind each of which are many callers
 
 

@@ -24,7 +24,7 @@ SAID_EVERY = 10.0
 """Seconds between two log lines of one kind: callers must not be able to fill a disk with them."""
 
 LOOK_EVERY = 0.1
-"""Seconds between two searches for idle connections that find few; one takes about a millisecond for ten thousand connections."""
+"""Seconds between two searches for idle connections that find few; one takes about a millisecond for ten thousand of them."""
 
 LINGER = 1.0
 """Seconds that what a refused caller still sends is read and thrown away, so that it sees the refusal and not a reset."""

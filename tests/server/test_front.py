@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.data_port import BEARER, DEMO, HELLO, Running, request, serving
-from tests.walk import EVENTS, NoFlow, Scripted, streams
+from tests.walk import EVENTS, NoFlow, Scripted, answers, streams
 
 CHAT = "/v1/chat/completions"
 
@@ -206,3 +206,71 @@ async def test_idle_connections_are_kept(port: Running) -> None:
         await caller.send(piece)
         await asyncio.sleep(0.02)
     assert (await caller.answer()).status == 200
+
+
+async def test_a_bug_leaves_nobody_waiting(port: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever is raised where nothing should be: the connection ends, the log says where, without what."""
+
+    async def broken(*_: object) -> bool:
+        raise RuntimeError("sk-secret")
+
+    exchanges = port.server._front.exchanges  # type: ignore[union-attr]
+    exchanges.serve = broken
+    caller = await port.call()
+    await caller.send(request("POST", CHAT, HELLO))
+    assert await caller.is_closed()
+    del exchanges.serve
+    assert (await port.ask("POST", CHAT, HELLO)).status == 200
+    await asyncio.sleep(0.2)  # the log is written by a thread of its own
+    said = capsys.readouterr().err
+    assert "a connection failed: RuntimeError at test_front.py" in said
+    assert "secret" not in said
+
+
+async def test_what_is_malformed_is_answered_in_its_dialect(port: Running) -> None:
+    """As far as it can be told."""
+    caller = await port.call()
+    await caller.send(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: a\x00b\r\n\r\n")
+    answer = await caller.answer()
+    assert (answer.status, answer.json()["type"]) == (400, "error")
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["x-aigw-error"] == "caller_invalid_request"
+
+
+async def test_a_closed_connection_does_not_wait_for_its_reader(tmp_path: Path) -> None:
+    """Its last answer unread, it is cut off after the stall timeout; else it would be held for ever."""
+    big = {"choices": [{"message": {"content": "x" * 20_000_000}}]}
+    async with serving(tmp_path, DEMO.replace("[server]", "[server]\nstall_timeout = 0.3")) as port:
+        port.server.gateway.pipeline.transport = Scripted(answers(big))
+        caller = await port.call(limit=1024)
+        await caller.send(request("POST", CHAT, HELLO, BEARER | {"connection": "close"}))
+        door = port.server._front.door  # type: ignore[union-attr]
+        async with asyncio.timeout(5):
+            while not door.open:
+                await asyncio.sleep(0.01)
+            while door.open:
+                await asyncio.sleep(0.01)
+
+
+async def test_the_timer_holds_on_repeated_heads(tmp_path: Path) -> None:
+    """A connection that repeats its head skips the parser, not the limits: half a head after many whole ones is refused."""
+    config = DEMO.replace("[server]", "[server]\nhead_timeout = 0.3\nkeep_alive = 5")
+    async with serving(tmp_path, config) as port:
+        caller = await port.call()
+        for _ in range(5):
+            assert (await caller.ask("POST", CHAT, HELLO)).status == 200
+        await asyncio.sleep(0.5)
+        assert (await caller.ask("POST", CHAT, HELLO)).status == 200, "idle is not slow"
+        await caller.send(request("POST", CHAT, HELLO)[:60])
+        async with asyncio.timeout(1):
+            answer = await caller.answer()
+        assert (answer.status, answer.json()["error"]["aigw_code"]) == (408, "caller_timeout")
+        assert await caller.is_closed()
+
+
+async def test_limits_follow_a_reload(port: Running) -> None:
+    """For connections from then on."""
+    port.config.write_text(port.config.read_text().replace("[server]", "[server]\nhead_timeout = 0.2"))
+    assert port.server.reload()
+    caller = await port.call()
+    assert await caller.is_closed(1)
