@@ -226,7 +226,7 @@ sends(
         for one in (b"0x2\r\n{}\r\n", b"1" * 17 + b"\r\n", b"-2\r\n{}\r\n", b"2\n{}\r\n0\r\n\r\n", b"2 \r\n{}\r\n", b"zz\r\n")
     ),
 )
-sends("5", "a chunk extension of 100 KB", REFUSED, head(JSON, CHUNKED) + b"2;" + b"a" * 100_000 + b"\r\n{}\r\n0\r\n\r\n")
+sends("5", "a chunk extension of 2 MB", REFUSED, head(JSON, CHUNKED) + b"2;" + b"a" * 2_000_000 + b"\r\n{}\r\n0\r\n\r\n")
 sends(
     "6",
     "1 MB in chunks of one byte",
@@ -497,7 +497,7 @@ sends(
     "29",
     "compressed bodies, bombs",
     "415, closed",
-    *(ask(BOMB, BEARER | {"content-encoding": one}) for one in ("gzip", "deflate", "br", "zstd", "x-gzip")),
+    *(ask(BOMB, LAST | {"content-encoding": one}) for one in ("gzip", "deflate", "br", "zstd", "x-gzip")),
 )
 sends(
     "30",
@@ -571,7 +571,7 @@ sends(
     "other content types",
     "415, closed",
     *(
-        ask(HELLO, BEARER | {"content-type": one})
+        ask(HELLO, LAST | {"content-type": one})
         for one in (
             "text/plain",
             "application/x-www-form-urlencoded",
@@ -612,7 +612,7 @@ sends(
     keyed(authorization="Basic " + KEY),
     ask(HELLO, {"connection": "close"}, path=f"{CHAT}?api_key={KEY}"),
 )
-sends("41", "two Authorization headers", REFUSED, head(f"authorization: Bearer {KEY}"))
+sends("41", "two Authorization headers", REFUSED, head(f"authorization: Bearer {KEY}", "connection: close"))
 sends(
     "42",
     "a key with quotes, percent signs, other bytes",
