@@ -28,6 +28,9 @@ CHAT = b"/v1/chat/completions"
 FLOOD = 1000
 """Malformed requests a second of the bounded flood."""
 
+GUESSES = 500
+"""Wrong keys a second."""
+
 
 def malformed(key: str) -> list[bytes]:
     """Requests that are none, or none for us. Each ends, or is answered at once."""
@@ -126,8 +129,10 @@ class Attack:
 
         await asyncio.gather(*(one(number) for number in range(callers)))
 
-    async def hold(self, count: int, begin: bytes, drip: bytes = b"", every: float = 1.0, *, reads: bool = True) -> None:
-        """*count* connections, held: each begins, drips, and is opened again when it was closed."""
+    async def hold(
+        self, count: int, begin: bytes, drip: bytes = b"", every: float = 1.0, *, reads: bool = True, again: float = 0.5
+    ) -> None:
+        """*count* connections, held: each begins, drips, and is opened again *again* seconds after it was closed."""
 
         async def one(number: int) -> None:
             await asyncio.sleep(number / 5000)
@@ -141,7 +146,7 @@ class Attack:
                     self.done["closed by the server"] += call.gone
                     call.transport.abort()
                     if call.gone:
-                        await asyncio.sleep(0.5)
+                        await asyncio.sleep(again)
 
         await asyncio.gather(*(one(number) for number in range(count)))
 
@@ -156,11 +161,11 @@ async def flood(attack: Attack) -> None:
 
 async def bad_keys(attack: Attack) -> None:
     body = wire.question()
-    await attack.flood([head(f"sk-aigw-{number:010}-{'x' * 40}", len(body)) + body for number in range(50)], 16)
+    await attack.flood([head(f"sk-aigw-{number:010}-{'x' * 40}", len(body)) + body for number in range(50)], 16, GUESSES)
 
 
 async def idle(attack: Attack) -> None:
-    await attack.hold(10_000, b"")
+    await attack.hold(10_000, b"", again=5.0)
 
 
 async def slow_heads(attack: Attack) -> None:
