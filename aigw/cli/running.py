@@ -9,7 +9,23 @@ from typing import Any
 from aigw.cli import control, output
 from aigw.cli.locations import Locations
 
-RELOADED = {"server": ("max_body", "timeout"), "storage": ("client_ip", "client_agent"), "admin": ()}
+RELOADED = {
+    "server": (
+        "max_body",
+        "timeout",
+        "stall_timeout",
+        "head_timeout",
+        "body_timeout",
+        "body_rate",
+        "keep_alive",
+        "keep_alive_requests",
+        "max_connections",
+        "max_connections_per_address",
+        "trusted",
+    ),
+    "storage": ("client_ip", "client_agent"),
+    "admin": (),
+}
 """Of tables that are read when a server starts, the keys that a reload changes all the same."""
 
 

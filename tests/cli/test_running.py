@@ -67,10 +67,10 @@ def test_another_config(aigw: CommandLine, served: subprocess.Popen[str]) -> Non
 
 def test_what_needs_a_restart(aigw: CommandLine, served: subprocess.Popen[str]) -> None:
     """A reload changes no port: the keys that wait for the next start are named."""
-    script = r"2s/$/\nmax_body = 1000\nstall_timeout = 9/; s/^.providers.demo./[storage]\nrecords = 5.0\n&/"
+    script = r"2s/$/\nmax_body = 1000\nstall_timeout = 9\ndrain_timeout = 9/; s/^.providers.demo./[storage]\nrecords = 5.0\n&/"
     done = aigw("config", "edit", EDITOR=f"sed -i '{script}'")
     assert done.returncode == 0
     assert done.stderr.endswith(
         f"The running server (process {served.pid}) has taken it over.\n"
-        "warning: server.stall_timeout, storage.records: takes effect when it is started again\n"
+        "warning: server.drain_timeout, storage.records: takes effect when it is started again\n"
     )
