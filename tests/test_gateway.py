@@ -391,3 +391,31 @@ async def test_closing_ends_every_task(tmp_path: Path) -> None:
     again = Services(Config(), tmp_path)
     assert [record.id for record in await again.store.records()] == ["r1"]
     await again.close()
+
+
+async def test_every_secret_is_known_to_the_scrubber(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is for and wherever it stands; after a reload the old ones as well. What is no secret (a proxy's address, a
+    header's ordinary value, a digest) stays readable."""
+    monkeypatch.setenv("PLANTED", "planted-in-env-1")
+    monkeypatch.setenv("ALL_PROXY", "http://me:planted-env-proxy@proxy.test:1")
+    config = """
+[upstream]
+proxy = "http://me:planted-proxy@corp.proxy.test:3128"
+[providers.openai]
+keys = ["planted-literal-1", "env:PLANTED"]
+headers = {"x-access-token" = "planted-header-1", "x-team" = "ordinary-value-1"}
+[consumers.x]
+key = "planted-consumer-1"
+[consumers.y]
+key = "sha256:DIGEST"
+""".replace("DIGEST", "ab" * 32)
+    first = Gateway(loaded(tmp_path, config), services)
+    planted = ["planted-literal-1", "planted-in-env-1", "planted-proxy", "planted-env-proxy", "planted-header-1"]
+    planted.append("planted-consumer-1")
+    assert services.scrubber.text(" ".join(planted)) == " ".join(["[redacted]"] * len(planted))
+    plain = "corp.proxy.test:3128 ordinary-value-1 openai " + "ab" * 32
+    assert services.scrubber.text(plain) == plain
+    Gateway(loaded(tmp_path, '[providers.openai]\nkeys = ["planted-anew-0"]\n'), services, first)
+    assert services.scrubber.text("planted-anew-0 planted-literal-1") == "[redacted] [redacted]"

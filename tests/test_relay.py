@@ -500,3 +500,18 @@ def test_recordings_are_json() -> None:
         for line in recording.stream.replace(b"\r\n", b"\n").split(b"\n"):
             if line.startswith(b"data:") and b"[DONE]" not in line:
                 json.loads(line[5:])
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_good_answer_that_repeats_our_key(streamed: bool) -> None:
+    """Goes on without it, in as many bytes; a short placeholder is no key and changes nothing."""
+    body = b'{"id":"1","model":"m","choices":[{"index":0,"delta":{"content":"you sent Bearer %b to us"}}]}'
+    for key, left in ((b"the-provider-key-1", b"[redacted]********"), (b"sent", b"sent"), (b"", b"")):
+        exchange, sink, chosen = Exchange("r", 0.0, headers={}, requested_model="m"), Kept(), OPERATIONS["chat"]
+        relay = Relay(exchange, sink, chosen, DIALECTS[chosen.dialect], PROVIDER, [], key)
+        said = body % key
+        if streamed:
+            play(relay, [b"data: " + said + b"\n\n", b"data: [DONE]\n\n"])
+        else:
+            play(relay, [said[:40], said[40:]], JSON)
+        assert body % left in sink.body

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import time
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -13,6 +15,8 @@ from hypothesis import given, settings, strategies as st
 
 from aigw.config import scrub
 from aigw.config.scrub import MARK, MOST, Scrubber, forms
+
+ROOT = Path(__file__).parents[2]
 
 KEY = "gw_Ab/cd+ef=0123456789\"xyz&<Q>WERTY'tail"
 PASSWORD = "s3cr!t"
@@ -208,3 +212,33 @@ def test_bytes_come_back_as_they_were(body: bytes) -> None:
 def test_nothing_is_shown() -> None:
     """A scrubber in a traceback shows nothing."""
     assert repr(SCRUBBER) == "Scrubber(2 secrets)"
+
+
+def sources() -> dict[str, str]:
+    return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted((ROOT / "aigw").rglob("*.py"))}
+
+
+@pytest.mark.parametrize(
+    ("door", "allowed"),
+    [
+        (r"\bStreamHandler\b|\bFileHandler\b|\bSysLogHandler\b|logging\.basicConfig", {"aigw/telemetry/log.py"}),
+        (r"\bsys\.stderr\b", {"aigw/telemetry/log.py", "aigw/cli/output.py"}),
+        (r"\b(print|format)_(exc|exception|tb|stack)\b|\bfaulthandler\b", set()),
+        (r"\bjournal\.write\(|\.recorded\(", {"aigw/pipeline.py"}),
+        (r"\bexchange\.record\(\)", {"aigw/pipeline.py"}),
+        (r"\.judge\(", {"aigw/pipeline.py", "aigw/relay.py", "aigw/gateway.py"}),
+        (r"\.set_live\(", {"aigw/gateway.py"}),
+    ],
+)
+def test_there_is_one_door(door: str, allowed: set[str]) -> None:
+    """What scrubs is worth nothing beside an open window: log lines, records, providers' errors and model lists leave where the
+    scrubber stands, and nowhere else. (The command line prints through output.py; its own answers are judged by the provider's
+    redactor.)"""
+    found = {name for name, text in sources().items() if re.search(door, text, re.MULTILINE)}
+    assert {name for name in found - allowed if not name.startswith(("aigw/cli/", "aigw/providers/"))} == set()
+
+
+def test_the_doors_have_their_keeper() -> None:
+    """Each of them asks the scrubber."""
+    for name in ("telemetry/log.py", "pipeline.py", "gateway.py", "server/state.py", "providers/redact.py"):
+        assert re.search(r"[sS]crub", (ROOT / "aigw" / name).read_text(encoding="utf-8")), name

@@ -260,3 +260,20 @@ def test_only_what_was_kept_is_forgotten(tmp_path: Path) -> None:
     assert own.exists()
     assert secrets.forget(tmp_path, kept)
     assert not secrets.forget(tmp_path, kept)
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("http://me:p%40ss-word@proxy:3128", {"p%40ss-word", "p@ss-word"}),
+        ("me:pass-word@proxy:3128", {"pass-word"}),
+        ("http://proxy:3128", set()),
+        ("http://me@proxy:3128", set()),
+        ("https://host/v1?api_key=abc%2Fdef&api-version=2024-01-01", {"abc/def"}),
+        ("/v1/x?token=abcdef", {"abcdef"}),
+        ("http://[broken", set()),
+    ],
+)
+def test_in_url(url: str, found: set[str]) -> None:
+    """What of a URL is secret: its password, as written and as meant, and parameters that are called so; not its host."""
+    assert set(secrets.in_url(url)) == found

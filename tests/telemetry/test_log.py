@@ -6,12 +6,14 @@ import io
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from aigw.config.schema import Log
+from aigw.config.scrub import Scrubber
 from aigw.exchange import Record
 from aigw.telemetry import log as telemetry_log
 from aigw.telemetry.log import ExchangeLog
@@ -173,3 +175,45 @@ def test_an_exchange_in_text(said: Said) -> None:
     assert line.split(maxsplit=2)[2] == (
         "exchange request_id=req_1 status=200 outcome=ok operation=chat took_ms=1234 input=0 output=0\n"
     )
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_every_line_is_scrubbed(said: Said, form: Any) -> None:
+    """Whoever wrote it and wherever in it: ours, a library's, and of an exchange that failed also what goes with it."""
+    secret = "the-key-0123456789"
+    telemetry_log.configure(Log(format=form, exchanges="all"), Scrubber([secret]))
+    logging.getLogger("aigw.x").warning("bad key %s", secret)
+    logging.getLogger("asyncio").error("callback %r", secret.encode())
+    assert logging.lastResort is logging.getLogger("aigw").handlers[0]  # for loggers that nobody knows
+    ExchangeLog("all").recorded(record(outcome="provider_error", requested_model=secret, attempts=f'[{{"detail":"{secret}"}}]'))
+    text = said()
+    assert text.count("\n") == 3
+    assert text.count("[redacted]") == 4
+    assert "0123" not in text
+    if form == "json":
+        for line in text.splitlines():
+            json.loads(line)
+
+
+def test_what_nobody_caught(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own hooks print the error's words; ours say its kind and place."""
+    telemetry_log.configure(Log())
+    for name in ("threading.excepthook", "sys.unraisablehook"):
+        monkeypatch.setattr(name, None)
+    telemetry_log.take_tracebacks()
+
+    def fail() -> None:
+        raise ValueError("sk-secret")
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+
+    class Fails:
+        def __del__(self) -> None:
+            raise ValueError("sk-secret")
+
+    Fails()
+    text = said()
+    assert text.count("nobody caught ValueError at test_log.py:") == 2
+    assert "secret" not in text
