@@ -40,6 +40,9 @@ MAX_HEAD = 256 * 1024
 MAX_FRAMING = 256 * 1024
 """Bytes of chunk sizes, extensions and trailers that may come without any content among them; more is a flood."""
 
+MANY = 16 * 1024
+"""Bytes of one read that may hold thousands of chunks: above this their contents are handed on together."""
+
 ERROR_TIME = 10.0
 """Seconds in which the body of an error must have come; then it is judged by what is there. Errors are short, and somebody
 waits to be tried elsewhere."""
@@ -149,6 +152,10 @@ class Connection(asyncio.Protocol):
                 return
             self._early += len(data)
             self._raw = self._raw + data if self._raw else data
+        receiver = self._receiver
+        together: _Together | None = None
+        if len(data) > MANY and self._head_seen:
+            self._receiver = together = _Together()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -158,6 +165,14 @@ class Connection(asyncio.Protocol):
             self._keep = False  # nonsense behind a whole answer harms only the connection
             if not self._done and self._over != "stopped":
                 self._over = "broken"
+        if together is not None:
+            self._receiver = receiver
+            if together.blocks:
+                try:
+                    receiver.feed(b"".join(together.blocks))
+                except Exception as error:  # noqa: BLE001 - a receiver's bug ends its exchange, not the connection's owner
+                    self._crash(error)
+                    return
         if self._over:
             self._settle()
         elif self._quiet and self._head_seen:  # framing is no progress: the idle clock goes on, and there is an end to it
@@ -253,6 +268,7 @@ class Connection(asyncio.Protocol):
         """The answer is whole: `send` returns. What is left of its framing is read without it."""
         self._receiver = _NOBODY
         self._over = ""
+        self._head_seen = False  # from here on every byte counts, as in a head: a flood has an end
         self._aged = 0
         waiter, self._waiter = self._waiter, None
         if self.paused:
@@ -359,6 +375,18 @@ class _Nobody:
 
 
 _NOBODY = _Nobody()
+
+
+class _Together:
+    """Stands in for the receiver while one large read is parsed: a provider may write chunks of one byte."""
+
+    started = False
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+        self.feed = self.blocks.append
+
+    def head(self, status: int, headers: Headers, flow: Flow) -> None: ...
 
 
 class _Tunnel(asyncio.Protocol):

@@ -517,7 +517,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r
 TINY = HEAD % b"application/json" + chunk(b'{"a":"')
 
 WEIGHTS = {
-    "endless-line": Weight(endless(STREAM_HEAD, chunk(b"x" * 65536)), TIMEOUT, 40 * MIB, 6),
+    "endless-line": Weight(endless(STREAM_HEAD, chunk(b"x" * 65536), 0.001), TIMEOUT, 40 * MIB, 6),
     "line-of-100-mb": Weight(
         plays(STREAM_HEAD, *[chunk(b"x" * MIB)] * 100, chunk(b"\n\n"), *(chunk(one) for one in CHAT_EVENTS), END),
         "",
@@ -525,7 +525,7 @@ WEIGHTS = {
         10,
     ),
     "event-of-4-mb-in-segments": Weight(
-        plays(STREAM_HEAD + chunk(EVENT)[:9], *(EVENT[at : at + 700] for at in range(0, len(EVENT), 700)), b"\r\n", END),
+        plays(STREAM_HEAD + b"%x\r\n" % len(EVENT), *(EVENT[at : at + 700] for at in range(0, len(EVENT), 700)), b"\r\n", END),
         "",
         40 * MIB,
         10,
@@ -533,8 +533,8 @@ WEIGHTS = {
     "event-of-1-mb-in-one-byte-chunks": Weight(
         plays(STREAM_HEAD, *[chunk(b"x") * 10_000] * 100, chunk(b"\n\n"), END), "", 40 * MIB, 10
     ),
-    "json-in-two-byte-chunks": Weight(endless(TINY, chunk(b"xx") * 10_000), TIMEOUT, 60 * MIB, 6, stream=False),
-    "endless-json": Weight(endless(TINY, chunk(b"x" * 65536)), TIMEOUT, 60 * MIB, 6, stream=False),
+    "json-in-two-byte-chunks": Weight(endless(TINY, chunk(b"xx") * 10_000, 0.01), TIMEOUT, 60 * MIB, 6, stream=False),
+    "endless-json": Weight(endless(TINY, chunk(b"x" * 65536), 0.001), TIMEOUT, 60 * MIB, 6, stream=False),
     "gzip-bomb": Weight(
         endless(HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n") % b"application/json", chunk(b"\0" * 65536)),
         BAD,
@@ -584,7 +584,7 @@ def test_what_weighs(heavy: Gateway, far_side: FarSide, name: str) -> None:
         other.result()
     assert took < weight.within
     assert peak(heavy) - before < weight.memory
-    assert max(waits) < 0.5
+    assert max(waits) < 1.5  # most of it is this process, which plays the provider, too
     record = heavy.record(answer.id)
     assert record.error == weight.code
     if weight.code == TIMEOUT and weight.stream:  # half an event went out: ours stands apart from it
