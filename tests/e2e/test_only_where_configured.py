@@ -87,7 +87,7 @@ HOOK = """
 import os, sys
 out = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 def hook(event, args):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.gethostbyname", "subprocess.Popen", "os.exec"):
+    if event in {{"socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.gethostbyname", "subprocess.Popen"}}:
         os.write(out, (event + " " + repr(args[1:] if event == "socket.connect" else args) + "\\n").encode("utf-8", "replace"))
 sys.addaudithook(hook)
 """
@@ -141,6 +141,7 @@ def hooked(own: Callable[..., Gateway], far_side: FarSide, tmp_path: Path) -> It
     far_side.scripts["one"] = plays(whole(COMPLETION, anthropic=False).wire)
     far_side.scripts["two"] = plays(whole(MESSAGE, anthropic=True).wire)
     config = provider("one", far_side.url("one"), 'models = ["*"]') + provider("two", far_side.url("two"), kind=ANTHROPIC)
+    config += '[routes."*"]\ntargets = [{provider = "one"}, {provider = "two"}]\n'
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     gateway = own(config, PYTHONPATH=path)
     gateway.key = gateway.create_key("me")["key"]
