@@ -408,7 +408,7 @@ def test_the_same_work_for_every_id() -> None:
         made, seen = directory(), []
 
         def trace(frame: FrameType, event: str, arg: object) -> Any:
-            if event == "line":
+            if event == "line" and "/aigw/" in frame.f_code.co_filename:  # not what a garbage collection calls
                 seen.append((frame.f_code.co_name, frame.f_lineno))
             return trace
 
