@@ -35,8 +35,6 @@ def objection(message: RawRequestMessage) -> CallerError | None:
         return CallerError("caller_invalid_request", "HTTP/1.0 knows no Transfer-Encoding.")
     if message.upgrade and headers.get("Upgrade", "").lower() in _UPGRADES:
         return CallerError("caller_invalid_request", "This path speaks HTTP only; it cannot be upgraded to another protocol.")
-    if version == HttpVersion11 and headers.get("Expect", "100-continue").lower() != "100-continue":
-        return CallerError("caller_expectation_failed", "The only expectation that can be met is 100-continue.")
     return None
 
 

@@ -124,6 +124,8 @@ class Upload:
 
     async def __call__(self) -> bytes:
         headers, payload = self._headers, self._payload
+        if headers.get("Expect", "100-continue").lower() != "100-continue":
+            raise self._refused("caller_expectation_failed", "The only expectation that can be met is 100-continue.")
         kind = headers.get("Content-Type")
         if kind is not None and kind != JSON:
             media = kind.partition(";")[0].strip().lower()
@@ -155,11 +157,8 @@ class Upload:
 
     async def _arriving(self, payload: StreamReader) -> bytes:
         """A body that is still on its way."""
-        if (expected := self._headers.get("Expect")) is not None:
-            if expected.lower() != "100-continue":
-                raise self._refused("caller_expectation_failed", "The only expectation that can be met is 100-continue.")
-            if self._front.transport is not None:
-                self._front.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if "Expect" in self._headers and self._front.transport is not None:
+            self._front.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         settings = self._front.settings
         clock = asyncio.get_running_loop().time
         began = clock()

@@ -308,7 +308,7 @@ sends(
     ask(HELLO, BEARER | {"connection": "close, Upgrade", "upgrade": "h2c"}),
     why="may be overlooked (RFC 9110), and Java's client always asks",
 )
-sends("14", "Expect: nonsense", "417, closed", ask(HELLO, BEARER | {"expect": "nonsense"}))
+sends("14", "Expect: nonsense", "417, closed", ask(HELLO, LAST | {"expect": "nonsense"}))
 
 
 @case("15", "5,000 requests sent ahead", "closed, memory flat")

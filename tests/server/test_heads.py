@@ -55,7 +55,6 @@ def test_welcome(text: str) -> None:
         ("GET http://x@y/ HTTP/1.1\nhost: x", 421),
         ("POST / HTTP/1.0\ntransfer-encoding: chunked", 400),
         ("GET / HTTP/1.1\nhost: x\nconnection: upgrade\nupgrade: websocket", 400),
-        ("POST / HTTP/1.1\nhost: x\nexpect: miracles\ncontent-length: 0", 417),
     ],
 )
 def test_refused(text: str, status: int) -> None:
@@ -64,7 +63,6 @@ def test_refused(text: str, status: int) -> None:
     assert error is not None
     assert error.status == status
     assert "y" not in error.message.split()
-    assert "miracles" not in error.message
 
 
 @pytest.mark.parametrize(
