@@ -163,7 +163,7 @@ def only_lines_behind(data: bytes) -> bool:
     """Whether nothing but empty lines stands behind a whole answer. The parser skips them when they come along with it; when
     they come later the connection is closed. Either does no harm."""
     begin = len(data.rstrip(b"\r\n"))
-    ends = range(begin, min(begin + 9, len(data)))
+    ends = range(begin, min(begin + 100, len(data)))
     return any(read([data[i : i + 1] for i in range(end)], closes=False).reusable for end in ends)
 
 
