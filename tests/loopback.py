@@ -137,6 +137,8 @@ async def serving(*scripts: Script, tls: ssl.SSLContext | None = None) -> AsyncI
 class Answer:
     """A receiver that keeps what it is given. `on_head` and `on_feed` may speak to the flow."""
 
+    started = False
+
     def __init__(
         self, on_head: Callable[[Flow], None] | None = None, on_feed: Callable[[Answer, bytes], None] | None = None
     ) -> None:

@@ -13,7 +13,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -133,7 +133,7 @@ def odd_request(number: int, key: str) -> tuple[bytes, str]:
 
 
 @pytest.fixture
-def hooked(own: Callable[..., Gateway], far_side: FarSide, tmp_path: Path) -> Iterator[tuple[Gateway, Path]]:
+def hooked(own: Callable[..., Gateway], far_side: FarSide, tmp_path: Path) -> tuple[Gateway, Path]:
     """A server whose every way out is written down, from before its first line of code."""
     folder, log = tmp_path / "hook", tmp_path / "connections"
     folder.mkdir()
@@ -146,7 +146,7 @@ def hooked(own: Callable[..., Gateway], far_side: FarSide, tmp_path: Path) -> It
     gateway = own(config, PYTHONPATH=path)
     gateway.key = gateway.create_key("me")["key"]
     log.unlink()
-    yield gateway.start(), log
+    return gateway.start(), log
 
 
 def ask_oddly(gateway: Gateway) -> list[int]:

@@ -1032,6 +1032,66 @@ async def test_framing_that_never_ends(transport: HttpTransport, monkeypatch: py
         assert transport.connections() == {}
 
 
+async def test_an_error_that_drips(transport: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its body has its own, shorter time; then `send` returns with what is there, and the connection is not used again."""
+    monkeypatch.setattr(http, "ERROR_TIME", 0.3)
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 503 No\r\ncontent-length: 99\r\n\r\n")
+        while not peer.reader.at_eof():
+            await peer.send(b"x", 0.05)
+
+    async with serving(script) as server:
+        began = time.monotonic()
+        answer = await get(transport, server.origin)
+        assert 0.2 < time.monotonic() - began < 1
+        assert answer.statuses == [503]
+        assert set(answer.body) == set(b"x")
+        assert transport.connections() == {}
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_an_answer_that_begins_and_drips(transport: HttpTransport, started: bool) -> None:
+    """The caller's patience ends the call as long as the caller has seen nothing of it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n")
+        for _ in range(16):
+            await peer.send(b"x", 0.05)
+
+    async with serving(script) as server:
+        answer = Answer()
+        answer.started = started
+        if started:
+            await transport.send(ask(server.origin, patience=0.3), answer)
+            assert answer.body == b"x" * 16
+        else:
+            error = await failure(transport, server.origin, answer, patience=0.3)
+            assert (error.code, error.may_retry) == ("provider_timeout", True)
+
+
+async def test_a_refusal_in_the_last_moment_spends_the_patience(transport: HttpTransport) -> None:
+    """A kept connection that closes late is replaced, but the time is gone: the caller does not wait twice."""
+
+    async def late(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok(b"one"))
+        await peer.request()
+        await asyncio.sleep(0.5)
+
+    async def never(peer: Peer) -> None:
+        await peer.request()
+        await peer.gone()
+
+    async with serving(late, never) as server:
+        await get(transport, server.origin)
+        began = time.monotonic()
+        assert (await failure(transport, server.origin, patience=0.9)).code == "provider_timeout"
+        assert time.monotonic() - began < 1.5
+
+
 # --- TLS and proxies --------------------------------------------------------------------------------------------------
 
 
