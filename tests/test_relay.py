@@ -4,6 +4,7 @@ sent, however the network cut it."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from aigw import relay as room
 from aigw.config import schema
 from aigw.exchange import Exchange, Headers, Sink
-from aigw.protocols import DIALECTS
+from aigw.protocols import DIALECTS, framing
 from aigw.protocols.operations import OPERATIONS
 from aigw.providers.compatible import build
 from aigw.relay import Relay
@@ -250,6 +251,57 @@ def test_an_empty_stream_is_no_answer(blocks: list[bytes]) -> None:
     assert relay.error is not None
     assert (relay.error.code, relay.error.may_retry) == ("provider_bad_response", True)
     assert not sink.started
+
+
+@given(st.lists(st.binary(max_size=12).map(lambda raw: bytes(b"\n\ra"[byte % 3] for byte in raw)), max_size=12))
+def test_the_end_of_an_event_across_blocks(blocks: list[bytes]) -> None:
+    """An empty line is found wherever the blocks are cut, in any mix of line ends; and nothing is lost."""
+    relay, _, _ = made()
+    sent = b""
+    for block in filter(None, blocks):
+        sent += relay._whole_events(block)
+        assert framing.last_boundary(bytes(relay._rest)) == 0
+    assert sent + bytes(relay._rest) == b"".join(blocks)
+
+
+def test_an_event_in_a_million_pieces_is_linear() -> None:
+    """Four times the event takes some four times as long, not sixteen times."""
+
+    def seconds(size: int) -> float:
+        relay, _, _ = made()
+        relay.head(200, EVENTS, Connection())
+        began = time.perf_counter()
+        for _ in range(size):
+            relay.feed(b"x")
+        return time.perf_counter() - began
+
+    seconds(1000)
+    assert min(seconds(200_000) for _ in range(3)) < 10 * min(seconds(50_000) for _ in range(3))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_error_that_cannot_be_read_keeps_its_status(status: int) -> None:
+    """Compressed: it is judged by its status, and not taken for an answer of nonsense."""
+    relay, _, _ = made()
+    connection = play(relay, [b"\x1f\x8b"], [*JSON, (b"content-encoding", b"gzip")], status)
+    assert (relay.error, relay.body, connection.stopped) == (None, b"", True)
+
+
+def test_a_json_answer_of_tiny_blocks() -> None:
+    """Many blocks are joined on the way; the answer is the same."""
+    body = json.dumps({"model": "m", "text": "x" * 9000}).encode()
+    relay, sink, _ = made()
+    play(relay, [body[at : at + 2] for at in range(0, len(body), 2)], JSON)
+    assert sink.body == body
+
+
+def test_our_event_stands_apart_from_half_of_theirs() -> None:
+    """When part of an event has gone out and the connection breaks, an empty line comes before what we say."""
+    relay, sink, _ = made()
+    relay.head(200, EVENTS, Connection())
+    relay.feed(b"data: " + b"x" * room.EVENT)
+    relay.let_go()
+    assert sink.body.endswith(b"x\n\n")
 
 
 def test_a_huge_event_flows() -> None:
