@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import threading
 import time
 from collections import defaultdict
@@ -40,8 +39,7 @@ class Seen(NamedTuple):
 class FarSide:
     """Use it as a context manager. `scripts` may change while it runs."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
+    def __init__(self) -> None:
         self.scripts: dict[str, Script] = {}
         self.seen: dict[str, list[Seen]] = defaultdict(list)
         self.closed: dict[str, list[float]] = defaultdict(list)
@@ -67,7 +65,7 @@ class FarSide:
             raise self.failures[0]
 
     def url(self, name: str) -> str:
-        return f"http{'s' * (self._tls is not None)}://127.0.0.1:{self.port}/{name}/v1"
+        return f"http://127.0.0.1:{self.port}/{name}/v1"
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())
@@ -81,7 +79,7 @@ class FarSide:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
-        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20, backlog=512, ssl=self._tls)
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20, backlog=512)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._ended.wait()

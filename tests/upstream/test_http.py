@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -1107,9 +1108,9 @@ def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> 
     return str(path)
 
 
-def server_context(authority: trustme.CA, name: str) -> ssl.SSLContext:
+def server_context(authority: trustme.CA, name: str, until: datetime | None = None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(context)
+    authority.issue_cert(name, not_after=until).configure_cert(context)
     return context
 
 
@@ -1122,12 +1123,13 @@ async def test_tls(transport: HttpTransport, authority: trustme.CA, ca_file: str
         assert server.accepted == 1
 
 
-@pytest.mark.parametrize("wrong", ["host", "authority"])
+@pytest.mark.parametrize("wrong", ["host", "authority", "date"])
 async def test_a_certificate_we_cannot_trust(transport: HttpTransport, authority: trustme.CA, ca_file: str, wrong: str) -> None:
-    """Another host's, or an unknown authority's: nothing is sent, trying again is no use, and the detail names the way out."""
+    """Another host's, an unknown authority's, an expired one: nothing is sent, trying again is no use, and the detail names the way out."""
     name = "example.org" if wrong == "host" else "127.0.0.1"
-    async with serving(replies(ok(b"one")), tls=server_context(authority, name)) as server:
-        origin = Origin("https", "127.0.0.1", server.port, ca_file=ca_file if wrong == "host" else "")
+    until = datetime.now(UTC) - timedelta(days=1) if wrong == "date" else None
+    async with serving(replies(ok(b"one")), tls=server_context(authority, name, until)) as server:
+        origin = Origin("https", "127.0.0.1", server.port, ca_file="" if wrong == "authority" else ca_file)
         error = await failure(transport, origin)
         assert (error.code, error.may_retry, error.sent) == ("provider_unreachable", False, False)
         assert "certificate" in error.message
