@@ -1125,7 +1125,8 @@ async def test_tls(transport: HttpTransport, authority: trustme.CA, ca_file: str
 
 @pytest.mark.parametrize("wrong", ["host", "authority", "date"])
 async def test_a_certificate_we_cannot_trust(transport: HttpTransport, authority: trustme.CA, ca_file: str, wrong: str) -> None:
-    """Another host's, an unknown authority's, an expired one: nothing is sent, trying again is no use, and the detail names the way out."""
+    """Another host's, an unknown authority's, an expired one: nothing is sent, trying again is no use, the detail names
+    the way out."""
     name = "example.org" if wrong == "host" else "127.0.0.1"
     until = datetime.now(UTC) - timedelta(days=1) if wrong == "date" else None
     async with serving(replies(ok(b"one")), tls=server_context(authority, name, until)) as server:
