@@ -159,9 +159,7 @@ class Table:
         """Beginnings of names that the catalog gives to somebody, as globs ("gpt-*"), in the config's order."""
         first = [(prefix, claims[0]) for prefix, claims in self._prefixes.items() if claims]
         first.sort(key=lambda item: item[1].place)
-        return [
-            Named(f"{prefix}*", self._providers[claim.place].name, "catalog") for prefix, claim in first if not claim.cut
-        ]
+        return [Named(f"{prefix}*", self._providers[claim.place].name, "catalog") for prefix, claim in first if not claim.cut]
 
     def shadowed(self) -> list[Shadowed]:
         """Claims of providers that lost to another provider: models that both list, prefixes that both have, and names with a
