@@ -8,6 +8,7 @@ import resource
 import signal
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -123,9 +124,10 @@ def test_a_config_that_was_changed_meanwhile(where: Locations, tmp_path: Path) -
     assert everything(tmp_path) == before
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """A disk on which no file gets more than a few bytes: what a full one does to writers."""
+    """A disk on which no file gets more than a few bytes: what a full one does to writers. (No fixture: what pytest itself
+    writes may go to a file.)"""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
@@ -136,11 +138,11 @@ def small_files() -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_disk_without_room(where: Locations, tmp_path: Path) -> None:
     """The key's file goes in, the config does not: neither stays."""
-    with pytest.raises((ConfigError, OSError)):
-        done(plan_for(where), where)
+    plan = plan_for(where)
+    with small_files(), pytest.raises((ConfigError, OSError)):
+        done(plan, where)
     assert everything(tmp_path) == {}
 
 
