@@ -119,7 +119,10 @@ def test_an_empty_text_is_all_defaults() -> None:
         ("[consumers.a]", "config.toml:1: consumers.a: has no key; expected key = a string"),
         ('[log]\nformat = "loud"', 'config.toml:2: log.format: expected one of "text", "json", got a string'),
         ("[log]\nformat = []", 'config.toml:2: log.format: expected one of "text", "json", got a list'),
-        ('[auth]\n"a\\u001b[2J" = 1', 'config.toml:2: auth."a\\x1b[2J": unknown key; expected one of required'),
+        (
+            '[auth]\n"a\\u001b[2J" = 1',
+            'config.toml:2: auth."a\\x1b[2J": unknown key; expected one of required, failures_per_minute',
+        ),
     ],
 )
 def test_one_mistake(text: str, expected: str) -> None:
