@@ -167,6 +167,7 @@ class Gateway:
         self._models_task: asyncio.Task[None] | None = None
         built = Build(loaded, os.environ)
         services.scrubber.learn(built.secrets)
+        services.scrubber.spare(_own_names(config))
         self.providers: Mapping[str, Provider] = built.providers
         self.pools: dict[str, KeyPool] = {
             name: KeyPool(keys, previous.pools.get(name) if previous is not None else None) for name, keys in built.keys.items()
@@ -357,3 +358,16 @@ def models_url(provider: Provider) -> str:
     """What a remembered list of models belongs to: another address may have other models."""
     request = provider.models_request(ProviderKey("", "")) if provider.lists_models else None
     return repr(request.target) if request is not None else ""
+
+
+def _own_names(config: Config) -> set[str]:
+    """What the operator calls things: no secret, even where a key has such a name in it."""
+    targets = [target for route in config.routes.values() for target in (*route.targets, *route.fallback)]
+    listed = [model for provider in config.providers.values() for model in provider.models or ()]
+    return {
+        *config.providers,
+        *config.routes,
+        *config.consumers,
+        *(target.model for target in targets if target.model),
+        *listed,
+    }

@@ -43,7 +43,9 @@ def test_codes(code: str) -> None:
 
 def test_codes_in_the_source_are_on_the_list() -> None:
     """No error is raised with a code that nobody has listed."""
-    source = "\n".join(path.read_text() for path in (ROOT / "aigw").rglob("*.py") if path.name != "errors.py")
+    others = ROOT / "aigw" / "cli"  # its verdicts on keys have words of their own
+    paths = [path for path in (ROOT / "aigw").rglob("*.py") if path.name != "errors.py" and others not in path.parents]
+    source = "\n".join(path.read_text() for path in paths)
     raised = set(re.findall(r'(?:CallerError|PolicyError|UpstreamError|InternalError|_fail|Verdict)\(\s*"([a-z_]+)"', source))
     assert len(raised) > 15
     assert raised <= set(CODES)

@@ -78,13 +78,14 @@ class Scrubber:
     *like* is a verbose regular expression of what else goes, whoever's it is.
     """
 
-    __slots__ = ("_ends", "_index", "_like", "_longest", "_names", "_secrets", "_short", "_shortest")
+    __slots__ = ("_ends", "_index", "_like", "_longest", "_names", "_secrets", "_short", "_shortest", "_spared")
 
     def __init__(self, secrets: Iterable[str] = (), *, like: str = SURELY, shortest: int = SHORTEST) -> None:
         self._secrets: dict[str, None] = {}  # the newest last
         self._like = re.compile(like, re.VERBOSE | re.ASCII)
         self._shortest = shortest
         self._names: dict[str, str] = {}
+        self._spared: set[str] = set()
         self._index: dict[str, tuple[tuple[str, int, bool], ...]] | None = None
         self._short: list[str] = []
         self._ends: dict[tuple[str, str], list[str]] = {}  # (its first three characters, its last two) -> secrets
@@ -105,6 +106,10 @@ class Scrubber:
         self._index = None  # the first text pays for it, not the start
         self._names = {}
 
+    def spare(self, names: Iterable[str]) -> None:
+        """*names* are the operator's own (routes, providers, models): as a name they pass, even where a key has them in it."""
+        self._spared = {name for name in names if name not in self._secrets}
+
     def knows(self, secret: str) -> bool:
         """Whether *secret* would be found, or is not worth it (a placeholder)."""
         return secret in self._secrets or not self._is_one(secret)
@@ -115,7 +120,9 @@ class Scrubber:
     def name(self, text: str) -> str:
         """*text* without secrets; for what comes again and again (a model's name, a user agent): remembered."""
         known = self._names.get(text)
-        return self._look_at(text) if known is None else known
+        if known is None:
+            return text if text in self._spared else self._look_at(text)
+        return known
 
     def _look_at(self, text: str) -> str:
         found = self.text(text)

@@ -229,6 +229,11 @@ class Front(RequestHandler):
         assert self._request_handler is not None
         if isinstance(payload, Whole):  # nothing there reads a body
             payload = EMPTY_PAYLOAD
+        if message.headers.get("Expect", "100-continue").lower() != "100-continue":
+            await self._refuse(
+                CallerError("caller_expectation_failed", "The only expectation that can be met is 100-continue."), message
+            )
+            return False
         if self.last:
             message = message._replace(should_close=True)
         task = asyncio.current_task()

@@ -242,3 +242,14 @@ def test_the_doors_have_their_keeper() -> None:
     """Each of them asks the scrubber."""
     for name in ("telemetry/log.py", "pipeline.py", "gateway.py", "server/state.py", "providers/redact.py"):
         assert re.search(r"[sS]crub", (ROOT / "aigw" / name).read_text(encoding="utf-8")), name
+
+
+def test_the_operators_own_names_pass() -> None:
+    """A route or a provider that a key has in its middle keeps its name; the key itself, and the name in a longer text, go."""
+    scrubber = Scrubber(["sk-openai-production-1234567890"])
+    scrubber.spare(["openai-production", "sk-openai-production-1234567890"])
+    assert scrubber.name("openai-production") == "openai-production"
+    assert scrubber.name("sk-openai-production-1234567890") == "[redacted]"
+    assert "production" not in scrubber.text("key openai-production-1234567890 is wrong")
+    scrubber.spare([])
+    assert scrubber.name("openai-production") == "[redacted]"
