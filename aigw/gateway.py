@@ -20,6 +20,7 @@ import msgspec
 from aigw.access import authenticate
 from aigw.access.authenticate import Directory
 from aigw.access.rate_limit import RateLimit
+from aigw.attempt import Attempter
 from aigw.config import secrets
 from aigw.config.load import ConfigErrors, Loaded
 from aigw.config.schema import Config, Consumer as ConsumerTable, Provider as ProviderTable, Upstream
@@ -180,7 +181,7 @@ class Gateway:
             table=self.table,
             providers=self.providers,
             pools=self.pools,
-            transport=services.transport,
+            attempter=Attempter(services.transport, prices, services.scrubber),
             prices=prices,
             journal=services.journal,
             listeners=(services.metrics, ExchangeLog(config.log.exchanges)),

@@ -19,24 +19,21 @@ import msgspec
 from aigw.access.authenticate import REFUSAL, Directory
 from aigw.access.rate_limit import RateLimit
 from aigw.access.throttle import ThrottledError
+from aigw.attempt import Attempter, Prices
 from aigw.config.scrub import Scrubber
-from aigw.deployment import Deployment, ProviderKey, Route
 from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
-from aigw.exchange import Attempt, Cost, Exchange, Headers, Record, Sink, UpstreamRequest, Usage
+from aigw.exchange import Exchange, Headers, Record, Sink, Usage
+from aigw.failover import Failover
 from aigw.hooks import Listener
 from aigw.metering import usage as metering
 from aigw.protocols import DIALECTS, splice
 from aigw.protocols.dialect import Asked
-from aigw.protocols.operations import OPERATIONS, Operation
+from aigw.protocols.operations import OPERATIONS
 from aigw.providers.base import Provider
-from aigw.providers.redact import BODY_LIMIT
 from aigw.relay import Relay
-from aigw.routing import retry
 from aigw.routing.key_pool import KeyPool
-from aigw.routing.selection import candidates
 from aigw.routing.table import Table
 from aigw.storage.base import Permit
-from aigw.upstream.transport import Transport
 
 log = logging.getLogger("aigw.pipeline")
 
@@ -64,12 +61,6 @@ BIG_BODY = 1024 * 1024
 _encode_attempts = msgspec.json.Encoder().encode
 
 
-class Prices(Protocol):
-    """What a usage costs; None when nobody knows."""
-
-    def price(self, provider: str, models: tuple[str, ...], usage: Usage, at: float) -> Cost | None: ...
-
-
 class Journal(Protocol):
     """Where records go: one synchronous write, no waiting."""
 
@@ -87,7 +78,7 @@ class Pipeline:
         table: Table,
         providers: Mapping[str, Provider],
         pools: Mapping[str, KeyPool],
-        transport: Transport,
+        attempter: Attempter,
         prices: Prices,
         journal: Journal,
         listeners: Sequence[Listener],
@@ -98,12 +89,12 @@ class Pipeline:
         """*patience* is the longest an exchange may take before its first byte, in seconds; *scrubber* knows what nobody may
         read."""
         self.directory, self.limits, self.table = directory, limits, table
-        self.providers, self.pools, self.transport = providers, pools, transport
+        self.attempter = attempter
+        self.failover = Failover(providers, pools, attempter)
         self.prices, self.journal, self.listeners = prices, journal, listeners
         self.config_hash, self.patience = config_hash, patience
         self._scrubber = scrubber or Scrubber()
         self._clean: set[tuple[str, ...]] = set()
-        self._wire: dict[tuple[str, str], Headers] = {}
         self._endings: list[tuple[Exchange, Sink, Relay | None]] = []
         self._ended: asyncio.Future[None] | None = None
         self.cutting = False  # the server stops now: what is cancelled from here on is our doing, not the caller's
@@ -128,7 +119,7 @@ class Pipeline:
                 exchange.model_at = splice.only(exchange.body, "model")
                 self._note(exchange, asked)
             exchange.chosen = route = self.table.resolve(exchange.requested_model)
-            relay = await self._attempts(exchange, sink, route, OPERATIONS[exchange.operation])
+            relay = await self.failover.serve(exchange, sink, route, OPERATIONS[exchange.operation])
         except ThrottledError as error:
             exchange.failure = error
             await self.directory.throttle.pause()
@@ -168,190 +159,6 @@ class Pipeline:
             raise CallerError("caller_invalid_request", "The request names its `model` twice.", param="model")
         if not asked.model:
             raise CallerError("caller_invalid_request", "`model` is empty. Name the model to use.", param="model")
-
-    async def _attempts(self, exchange: Exchange, sink: Sink, route: Route, operation: Operation) -> Relay:
-        """Try deployments and their keys until one answers or the rules say stop: another key, another target, the
-        fallbacks, and at last the one that failed, when it was the only one."""
-        allowed = retry.MAX_ATTEMPTS if route.retries is None else route.retries + 1
-        last: GatewayError | None = None
-        again: Deployment | None = None
-        timeouts = 0
-        for deployment in candidates(route):
-            provider = self.providers[deployment.provider]
-            if provider.dialect_for(operation) != exchange.dialect:
-                last = last or _not_spoken(provider, operation)
-                continue
-            pool = self.pools[deployment.provider]
-            tried: list[str] = []
-            while len(exchange.chain) < allowed:
-                key = pool.pick(perf_counter(), tried)
-                if key is None:
-                    exchange.provider = exchange.provider or provider.name
-                    last = last or _all_rest(provider, pool)
-                    break
-                relay = self._relay(exchange, sink, operation, deployment, provider, key)
-                error = await self._attempt(exchange, operation, deployment, provider, key, relay)
-                if error is None:
-                    pool.succeeded(key)
-                    return relay
-                last = error
-                pool.failed(key, error, perf_counter())
-                if relay.started:
-                    raise error
-                timeouts += error.sent and error.code == "provider_timeout"
-                if not retry.may_retry(error, safe=operation.safe, timeouts=timeouts) or perf_counter() >= exchange.deadline:
-                    raise error
-                tried.append(key.label)
-                if error.fault == "deployment":
-                    again = again or deployment
-                    break
-        if again is not None and len(exchange.chain) == 1 and allowed > 1:
-            return await self._second_try(exchange, sink, operation, again)
-        raise last or InternalError("gateway_no_provider", "No provider is configured for this model.")
-
-    async def _second_try(self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment) -> Relay:
-        """There was only one deployment and it failed in a way that often passes: once more, after a moment."""
-        await asyncio.sleep(retry.SECOND_TRY_PAUSE)
-        provider, pool = self.providers[deployment.provider], self.pools[deployment.provider]
-        key = pool.pick(perf_counter())
-        if key is None:
-            raise _all_rest(provider, pool)
-        relay = self._relay(exchange, sink, operation, deployment, provider, key)
-        error = await self._attempt(exchange, operation, deployment, provider, key, relay)
-        if error is not None:
-            pool.failed(key, error, perf_counter())
-            raise error
-        pool.succeeded(key)
-        return relay
-
-    def _relay(
-        self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment, provider: Provider, key: ProviderKey
-    ) -> Relay:
-        route = exchange.chosen
-        exchange.provider, exchange.residency = provider.name, provider.residency
-        exchange.model = model = deployment.model or exchange.requested_model
-        wire = self._wire.get((provider.name, model))
-        if wire is None:
-            wire = self._named(provider.name, model)
-        if exchange.chain:
-            wire = [*wire, (b"x-aigw-attempts", b"%d" % (len(exchange.chain) + 1))]
-        return Relay(
-            exchange,
-            sink,
-            operation,
-            DIALECTS[exchange.dialect],
-            provider,
-            wire,
-            key.secret.encode(),
-            hide_usage=exchange.stream and self._asks_usage(exchange, operation, provider),
-            rename=route is not None and route.response_model == "requested",
-        )
-
-    def _named(self, provider: str, model: str) -> Headers:
-        """The headers that say who answers; remembered, for a bounded number of names."""
-        wire: Headers = [(b"x-aigw-provider", provider.encode())]
-        if model.isascii() and model.isprintable():
-            wire.append((b"x-aigw-model", model.encode()))
-        if len(self._wire) >= 1000:
-            self._wire.clear()
-        self._wire[provider, model] = wire
-        return wire
-
-    @staticmethod
-    def _asks_usage(exchange: Exchange, operation: Operation, provider: Provider) -> bool:
-        """Whether we ask for a stream's usage ourselves: where the row allows it and the caller said nothing of it."""
-        return provider.stream_usage and not exchange.wants_usage and operation.name in ("chat", "completions")
-
-    async def _attempt(
-        self,
-        exchange: Exchange,
-        operation: Operation,
-        deployment: Deployment,
-        provider: Provider,
-        key: ProviderKey,
-        relay: Relay,
-    ) -> UpstreamError | None:
-        """One try: None when *relay* holds (or has sent) a good answer, else what went wrong, classified."""
-        began = perf_counter()
-        started = int((began - exchange.started) * 1e6)
-        attempt = Attempt(provider=provider.name, model=exchange.model, key=key.label, started=started)
-        exchange.chain.append(attempt)
-        error: UpstreamError | None
-        try:
-            request = provider.prepare(operation, self._body(exchange, operation, deployment, provider), key, exchange.headers)
-            self._hurry(exchange, request, began)
-            if not operation.safe:
-                request.once = True
-            await self.transport.send(request, relay)
-            relay.complete()
-            error = relay.error
-            if error is None and not 200 <= relay.status < 300:
-                error = provider.judge(relay.status, relay.upstream_headers, relay.body, key)
-            elif error is None and relay.body and relay.told.usage is None:
-                error = provider.error_in_body(relay.body, key)
-        except UpstreamError as failure:
-            error = failure
-        except GatewayError as refused:
-            attempt.error = refused.code
-            raise
-        except BaseException:
-            attempt.error = "caller_closed"
-            raise
-        finally:
-            relay.let_go()
-            attempt.took = int((perf_counter() - began) * 1e6)
-            attempt.status = relay.status or None
-            told = relay.told
-            exchange.usage, exchange.answer_model, exchange.finish_reason = told.usage, told.model, told.finish_reason[:64]
-        if error is None:
-            exchange.status = relay.status
-            if relay.body:
-                exchange.sample, exchange.bytes_out = relay.body, len(relay.body)
-            return None
-        self._scrub(error)
-        attempt.error, attempt.detail = error.code, error.detail[:300]
-        error.message = f"The provider {provider.name!r} {error.message}"  # who failed says only what it did
-        if not relay.started:
-            exchange.usage = None
-            if error.sent and error.upstream_status is None and not relay.status:
-                attempt.cost = self._abandoned(exchange)
-        return error
-
-    def _scrub(self, error: UpstreamError) -> None:
-        """The one door by which a provider's complaints come in: from here on anybody may read them."""
-        error.message, error.detail = self._scrubber.text(error.message), self._scrubber.text(error.detail)
-        error.body = self._scrubber.clean(error.body, BODY_LIMIT)
-
-    def _body(self, exchange: Exchange, operation: Operation, deployment: Deployment, provider: Provider) -> bytes:
-        """The request in the provider's dialect: here the caller's own bytes, but for the two edits that are ours."""
-        body = exchange.body
-        if deployment.model is not None and deployment.model != exchange.requested_model:
-            body = splice.set_value(body, "model", deployment.model, exchange.requested_model, exchange.model_at)
-        if exchange.stream and self._asks_usage(exchange, operation, provider):
-            body = splice.add(body, "stream_options", {"include_usage": True})
-        return body
-
-    @staticmethod
-    def _hurry(exchange: Exchange, request: UpstreamRequest, now: float) -> None:
-        """The route's own timeouts, and never longer for the first byte than the caller's patience lasts."""
-        route = exchange.chosen
-        if route is not None and route.timed:
-            for name in ("connect_timeout", "first_byte_timeout", "timeout"):
-                own = getattr(route, name)
-                if own is not None:
-                    setattr(request, name, own)
-            if route.stream_idle_timeout is not None:
-                request.idle_timeout = route.stream_idle_timeout
-        left = exchange.deadline - now
-        request.patience = left
-        if left < request.first_byte_timeout:
-            request.first_byte_timeout = request.patience = max(left, 0.05)
-
-    def _abandoned(self, exchange: Exchange) -> int | None:
-        """What an attempt may cost that reached the provider and was given up: its prompt, as far as we can tell."""
-        usage = metering.estimate(exchange.operation, exchange.body)
-        cost = self.prices.price(exchange.provider, (exchange.model,), usage, exchange.at)
-        return None if cost is None else cost.nano
 
     def _meter(self, exchange: Exchange) -> Usage | None:
         """The provider's own numbers, made sane; ours, marked as estimated, where an answer came without."""
@@ -523,26 +330,6 @@ def _shorten(record: Record) -> None:
     """Names that strangers chose are kept up to `NAME` characters."""
     for field in ("requested_model", "route", "model", "answer_model"):
         setattr(record, field, getattr(record, field)[:NAME])
-
-
-def _not_spoken(provider: Provider, operation: Operation) -> CallerError:
-    return CallerError(
-        "caller_unsupported",
-        f"The provider {provider.name!r} does not serve {operation.path!r}. Use a model of another provider for it, "
-        "or another endpoint for this model.",
-    )
-
-
-def _all_rest(provider: Provider, pool: KeyPool) -> UpstreamError:
-    now = perf_counter()
-    reasons = {reason for _, _, reason in pool.resting(now)}
-    code = reasons.pop() if len(reasons) == 1 else "provider_rate_limited"
-    return UpstreamError(
-        code,
-        f"Every key of the provider {provider.name!r} rests after its last answer.",
-        retry_after=pool.wait(now) or None,
-        sent=False,
-    )
 
 
 def _where(error: BaseException) -> str:

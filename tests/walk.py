@@ -11,7 +11,9 @@ from typing import Any
 
 from aigw.access.authenticate import Directory, configured
 from aigw.access.rate_limit import RateLimit
+from aigw.attempt import Attempter
 from aigw.config.load import parse
+from aigw.config.scrub import Scrubber
 from aigw.deployment import ProviderKey
 from aigw.errors import UpstreamError
 from aigw.exchange import Exchange, Headers, Receiver, Record, UpstreamRequest
@@ -228,18 +230,21 @@ class Walk:
         directory = Directory(required=parsed.auth.required, configured=callers, clock=clock)
         directory.seq = 0  # the store was read: it holds nobody
         self.table = Table(parsed.routes, [claimant(parsed, provider) for provider in providers.values()])
+        prices = PriceBook(parsed.prices, {name: provider.price_id for name, provider in providers.items()})
+        scrubber = Scrubber()
         self.pipeline = Pipeline(
             directory=directory,
             limits=RateLimit(parsed.limits, counters or MemoryCounters()),
             table=self.table,
             providers=providers,
             pools=self.pools,
-            transport=self.transport,
-            prices=PriceBook(parsed.prices, {name: provider.price_id for name, provider in providers.items()}),
+            attempter=Attempter(self.transport, prices, scrubber),
+            prices=prices,
             journal=self.journal,
             listeners=listeners,
             config_hash="cafe",
             patience=patience,
+            scrubber=scrubber,
         )
 
     def exchange(self, operation: str = "chat", key: str | None = KEY, **fields: Any) -> Exchange:
@@ -293,3 +298,102 @@ class Walk:
 def attempts(record: Record) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(record.attempts)
     return found
+
+
+CONFIG = f"""
+[consumers.ci]
+key = "{KEY}"
+group = "eng"
+tags = {{team = "core"}}
+concurrency = 1
+
+[providers.openai]
+keys = ["sk-one", "sk-two"]
+
+[providers.deepseek]
+keys = ["sk-deep"]
+
+[providers.anthropic]
+keys = ["sk-ant"]
+
+[routes.fast]
+targets = [{{provider = "openai", model = "gpt-fast"}}]
+fallback = [{{provider = "deepseek", model = "deepseek-chat"}}]
+
+[routes.alone]
+targets = [{{provider = "deepseek", model = "deepseek-chat"}}]
+
+[routes.once]
+targets = [{{provider = "openai"}}]
+fallback = [{{provider = "deepseek"}}]
+retries = 0
+
+[routes.twice]
+targets = [{{provider = "openai"}}]
+fallback = [{{provider = "deepseek"}}]
+retries = 1
+
+[routes.hasty]
+targets = [{{provider = "openai"}}]
+connect_timeout = 1
+first_byte_timeout = 2
+stream_idle_timeout = 3
+timeout = 4
+
+[routes.alias]
+targets = [{{provider = "openai", model = "gpt-real"}}]
+response_model = "requested"
+
+[routes.mixed]
+targets = [{{provider = "anthropic", model = "claude"}}]
+fallback = [{{provider = "openai", model = "gpt-fast"}}]
+
+[prices."openai/*"]
+input = 1
+output = 10
+
+[prices."deepseek/*"]
+input = 2
+output = 20
+currency = "CNY"
+"""
+
+OPENAI_1, OPENAI_2, DEEPSEEK = "api.openai.com sk-one", "api.openai.com sk-two", "api.deepseek.com sk-deep"
+
+ASK = {"model": "fast", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+ANSWER = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "model": "gpt-fast-2026",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Rayleigh."}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+}
+GOOD = answers(ANSWER)
+
+
+def event(data: dict[str, Any] | str) -> bytes:
+    return b"data: " + (data if isinstance(data, str) else json.dumps(data)).encode() + b"\n\n"
+
+
+def chunk(text: str, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    return event({"id": "c", "object": "chat.completion.chunk", "model": "gpt-fast-2026", "choices": [choice]} | more)
+
+
+USAGE_EVENT = event({"id": "c", "model": "gpt-fast-2026", "choices": [], "usage": ANSWER["usage"]})
+DONE = event("[DONE]")
+
+
+def says(status: int, message: str = "no", headers: Sequence[tuple[bytes, bytes]] = (), **fields: Any) -> Play:
+    """A provider's error in OpenAI's shape."""
+    return answers({"error": {"message": message, "type": None, "code": None} | fields}, status, JSON, *headers)
+
+
+async def hangs(request: UpstreamRequest, receiver: Receiver) -> None:
+    await asyncio.sleep(60)
+
+
+async def hangs_after_a_chunk(request: UpstreamRequest, receiver: Receiver) -> None:
+    receiver.head(200, [EVENTS], NoFlow())
+    receiver.feed(chunk("Ray"))
+    await asyncio.sleep(60)

@@ -137,7 +137,7 @@ async def test_a_caller_who_does_not_read_is_cut_off(tmp_path: Path, capsys: pyt
             await asyncio.sleep(0)
 
     async with serving(tmp_path, DEMO.replace("[server]", "[server]\nstall_timeout = 0.3")) as port:
-        transport = port.server.gateway.pipeline.transport = Scripted(endless)
+        transport = port.server.gateway.pipeline.attempter.transport = Scripted(endless)
         caller = await port.call(limit=1024)
         await caller.send(request("POST", CHAT, HELLO.replace(b'"demo"', b'"demo","stream":true')))
         (record,) = await port.records(1)
@@ -154,7 +154,7 @@ async def test_a_slow_caller_gets_everything(tmp_path: Path) -> None:
         b"data: " + json.dumps({"choices": [{"delta": {"content": f"{n:06}" * 10_000}}]}).encode() + b"\n\n" for n in range(60)
     ]
     async with serving(tmp_path) as port:
-        port.server.gateway.pipeline.transport = Scripted(streams(*blocks, b"data: [DONE]\n\n"))
+        port.server.gateway.pipeline.attempter.transport = Scripted(streams(*blocks, b"data: [DONE]\n\n"))
         caller = await port.call(limit=4096)
         await caller.send(request("POST", CHAT, HELLO.replace(b'"demo"', b'"demo","stream":true')))
         await asyncio.sleep(0.1)
@@ -177,7 +177,7 @@ async def test_a_caller_that_hangs_up_frees_the_provider(port: Running) -> None:
     count = 0
     for play in (hangs, begins):
         for leave in ("close", "reset"):
-            transport = port.server.gateway.pipeline.transport = Scripted(play)
+            transport = port.server.gateway.pipeline.attempter.transport = Scripted(play)
             caller = await port.call()
             await caller.send(request("POST", CHAT, HELLO.replace(b'"demo"', b'"demo","stream":true')))
             async with asyncio.timeout(2):
@@ -241,7 +241,7 @@ async def test_a_closed_connection_does_not_wait_for_its_reader(tmp_path: Path) 
     """Its last answer unread, it is cut off after the stall timeout; else it would be held for ever."""
     big = {"choices": [{"message": {"content": "x" * 20_000_000}}]}
     async with serving(tmp_path, DEMO.replace("[server]", "[server]\nstall_timeout = 0.3")) as port:
-        port.server.gateway.pipeline.transport = Scripted(answers(big))
+        port.server.gateway.pipeline.attempter.transport = Scripted(answers(big))
         caller = await port.call(limit=1024)
         await caller.send(request("POST", CHAT, HELLO, BEARER | {"connection": "close"}))
         door = port.server._front.door  # type: ignore[union-attr]

@@ -77,7 +77,7 @@ async def test_where_a_key_may_be(port: Running, header: str) -> None:
 @pytest.mark.parametrize(("said", "wait"), [("7.5", 7.5), ("0", 300), ("-1", 300), ("soon", 300), ("nan", 300), ("1e9", 300)])
 async def test_a_callers_patience(port: Running, said: str, wait: float) -> None:
     """x-stainless-timeout bounds the wait for the first byte; what is no such number says nothing."""
-    transport = port.server.gateway.pipeline.transport = Scripted(answers({"choices": []}))
+    transport = port.server.gateway.pipeline.attempter.transport = Scripted(answers({"choices": []}))
     assert (await port.ask("POST", CHAT, HELLO, BEARER | {"x-stainless-timeout": said})).status == 200
     assert transport.requests[0].first_byte_timeout == pytest.approx(wait, abs=0.5)
 
@@ -89,7 +89,7 @@ async def test_a_callers_patience(port: Running, said: str, wait: float) -> None
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 async def test_a_body_arrives_whole(port: Running, size: int, chunked: bool) -> None:
     """However it is cut up on the way."""
-    transport = port.server.gateway.pipeline.transport = Scripted(answers({"choices": []}))
+    transport = port.server.gateway.pipeline.attempter.transport = Scripted(answers({"choices": []}))
     body = json.dumps({"model": "demo", "messages": [], "x": "y" * size}).encode()
     caller = await port.call()
     if chunked:
@@ -200,7 +200,7 @@ async def test_expect_100_continue(port: Running) -> None:
 
 async def test_half_a_body(port: Running) -> None:
     """The caller leaves in the middle: recorded as its doing, nobody was asked."""
-    transport = port.server.gateway.pipeline.transport = Scripted(answers({}))
+    transport = port.server.gateway.pipeline.attempter.transport = Scripted(answers({}))
     caller = await port.call()
     await caller.send(request("POST", CHAT, b"", BEARER | {"content-length": "1000000"}) + HELLO)
     await asyncio.sleep(0.05)

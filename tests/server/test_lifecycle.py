@@ -51,7 +51,7 @@ def gated() -> tuple[Play, asyncio.Event]:
 
 async def begin_stream(port: Running, play: Play) -> Caller:
     """A caller in the middle of a stream."""
-    port.server.gateway.pipeline.transport = Scripted(play)
+    port.server.gateway.pipeline.attempter.transport = Scripted(play)
     caller = await port.call()
     await caller.send(request("POST", CHAT, STREAM))
     while not port.server.gateway.active:

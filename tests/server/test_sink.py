@@ -21,7 +21,7 @@ async def port(tmp_path: Path) -> AsyncIterator[Running]:
 
 async def wire(port: Running, play: Play, *, stream: bool = False, version: str = "1.1", path: str = CHAT) -> bytes:
     """All that a caller who asks for `connection: close` receives, its id made plain."""
-    port.server.gateway.pipeline.transport = Scripted(play)
+    port.server.gateway.pipeline.attempter.transport = Scripted(play)
     caller = await port.call()
     body = HELLO.replace(b'"demo"', b'"demo","stream":true') if stream else HELLO
     headers = {"authorization": "Bearer the-key-of-ci", "connection": "close"}
@@ -78,7 +78,7 @@ async def test_a_long_answer_keeps_its_length(port: Running) -> None:
 @pytest.mark.parametrize("name", ["demo/模型", "demo/a\\r\\nset-cookie: x=y", "demo/a\\u0085b"])
 async def test_a_name_cannot_split_the_head(port: Running, name: str) -> None:
     """What is no plain text stays out of it."""
-    port.server.gateway.pipeline.transport = Scripted(answers(ANSWER))
+    port.server.gateway.pipeline.attempter.transport = Scripted(answers(ANSWER))
     answer = await port.ask("POST", CHAT, b'{"model":"%b","messages":[]}' % name.encode())
     assert answer.status in (200, 404)
     assert "set-cookie" not in answer.headers

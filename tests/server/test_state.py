@@ -53,7 +53,7 @@ async def test_who_is_under_way(tmp_path: Path) -> None:
         raise UpstreamError("provider_error", "said no", sent=True)
 
     async with serving(tmp_path) as port:
-        port.server.gateway.pipeline.transport = Scripted(play)
+        port.server.gateway.pipeline.attempter.transport = Scripted(play)
         await port.call()
         callers = [await port.call() for _ in range(3)]
         for caller, body in zip(callers, (STREAM, STREAM, HELLO), strict=True):

@@ -1,0 +1,165 @@
+"""One try at one deployment with one key: the request in the provider's dialect, the relay for its answer, and what the answer
+means when it is none."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Protocol
+
+from aigw.config.scrub import Scrubber
+from aigw.deployment import Deployment, ProviderKey
+from aigw.errors import GatewayError, UpstreamError
+from aigw.exchange import Attempt, Cost, Exchange, Headers, Sink, UpstreamRequest, Usage
+from aigw.metering import usage as metering
+from aigw.protocols import DIALECTS, splice
+from aigw.protocols.operations import Operation
+from aigw.providers.base import Provider
+from aigw.providers.redact import BODY_LIMIT
+from aigw.relay import Relay
+from aigw.upstream.transport import Transport
+
+
+class Prices(Protocol):
+    """What a usage costs; None when nobody knows."""
+
+    def price(self, provider: str, models: tuple[str, ...], usage: Usage, at: float) -> Cost | None: ...
+
+
+class Attempter:
+    """Makes attempts. Holds nothing of an exchange's; `transport` may be replaced."""
+
+    def __init__(self, transport: Transport, prices: Prices, scrubber: Scrubber) -> None:
+        self.transport, self.prices = transport, prices
+        self._scrubber = scrubber
+        self._wire: dict[tuple[str, str], Headers] = {}
+
+    async def attempt(
+        self,
+        exchange: Exchange,
+        sink: Sink,
+        operation: Operation,
+        deployment: Deployment,
+        provider: Provider,
+        key: ProviderKey,
+    ) -> tuple[Relay, UpstreamError | None]:
+        """One try: the relay that holds (or has sent) a good answer, and None; or what went wrong, classified. Other
+        GatewayErrors say that no try will do better."""
+        relay = self._relay(exchange, sink, operation, deployment, provider, key)
+        began = perf_counter()
+        started = int((began - exchange.started) * 1e6)
+        attempt = Attempt(provider=provider.name, model=exchange.model, key=key.label, started=started)
+        exchange.chain.append(attempt)
+        error: UpstreamError | None
+        try:
+            request = provider.prepare(operation, self._body(exchange, operation, deployment, provider), key, exchange.headers)
+            self._hurry(exchange, request, began)
+            if not operation.safe:
+                request.once = True
+            await self.transport.send(request, relay)
+            relay.complete()
+            error = relay.error
+            if error is None and not 200 <= relay.status < 300:
+                error = provider.judge(relay.status, relay.upstream_headers, relay.body, key)
+            elif error is None and relay.body and relay.told.usage is None:
+                error = provider.error_in_body(relay.body, key)
+        except UpstreamError as failure:
+            error = failure
+        except GatewayError as refused:
+            attempt.error = refused.code
+            raise
+        except BaseException:
+            attempt.error = "caller_closed"
+            raise
+        finally:
+            relay.let_go()
+            attempt.took = int((perf_counter() - began) * 1e6)
+            attempt.status = relay.status or None
+            told = relay.told
+            exchange.usage, exchange.answer_model, exchange.finish_reason = told.usage, told.model, told.finish_reason[:64]
+        if error is None:
+            exchange.status = relay.status
+            if relay.body:
+                exchange.sample, exchange.bytes_out = relay.body, len(relay.body)
+            return relay, None
+        self._scrub(error)
+        attempt.error, attempt.detail = error.code, error.detail[:300]
+        error.message = f"The provider {provider.name!r} {error.message}"  # who failed says only what it did
+        if not relay.started:
+            exchange.usage = None
+            if error.sent and error.upstream_status is None and not relay.status:
+                attempt.cost = self._abandoned(exchange)
+        return relay, error
+
+    def _relay(
+        self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment, provider: Provider, key: ProviderKey
+    ) -> Relay:
+        route = exchange.chosen
+        exchange.provider, exchange.residency = provider.name, provider.residency
+        exchange.model = model = deployment.model or exchange.requested_model
+        wire = self._wire.get((provider.name, model))
+        if wire is None:
+            wire = self._named(provider.name, model)
+        if exchange.chain:
+            wire = [*wire, (b"x-aigw-attempts", b"%d" % (len(exchange.chain) + 1))]
+        return Relay(
+            exchange,
+            sink,
+            operation,
+            DIALECTS[exchange.dialect],
+            provider,
+            wire,
+            key.secret.encode(),
+            hide_usage=exchange.stream and self._asks_usage(exchange, operation, provider),
+            rename=route is not None and route.response_model == "requested",
+        )
+
+    def _named(self, provider: str, model: str) -> Headers:
+        """The headers that say who answers; remembered, for a bounded number of names."""
+        wire: Headers = [(b"x-aigw-provider", provider.encode())]
+        if model.isascii() and model.isprintable():
+            wire.append((b"x-aigw-model", model.encode()))
+        if len(self._wire) >= 1000:
+            self._wire.clear()
+        self._wire[provider, model] = wire
+        return wire
+
+    @staticmethod
+    def _asks_usage(exchange: Exchange, operation: Operation, provider: Provider) -> bool:
+        """Whether we ask for a stream's usage ourselves: where the row allows it and the caller said nothing of it."""
+        return provider.stream_usage and not exchange.wants_usage and operation.name in ("chat", "completions")
+
+    def _scrub(self, error: UpstreamError) -> None:
+        """The one door by which a provider's complaints come in: from here on anybody may read them."""
+        error.message, error.detail = self._scrubber.text(error.message), self._scrubber.text(error.detail)
+        error.body = self._scrubber.clean(error.body, BODY_LIMIT)
+
+    def _body(self, exchange: Exchange, operation: Operation, deployment: Deployment, provider: Provider) -> bytes:
+        """The request in the provider's dialect: here the caller's own bytes, but for the two edits that are ours."""
+        body = exchange.body
+        if deployment.model is not None and deployment.model != exchange.requested_model:
+            body = splice.set_value(body, "model", deployment.model, exchange.requested_model, exchange.model_at)
+        if exchange.stream and self._asks_usage(exchange, operation, provider):
+            body = splice.add(body, "stream_options", {"include_usage": True})
+        return body
+
+    @staticmethod
+    def _hurry(exchange: Exchange, request: UpstreamRequest, now: float) -> None:
+        """The route's own timeouts, and never longer for the first byte than the caller's patience lasts."""
+        route = exchange.chosen
+        if route is not None and route.timed:
+            for name in ("connect_timeout", "first_byte_timeout", "timeout"):
+                own = getattr(route, name)
+                if own is not None:
+                    setattr(request, name, own)
+            if route.stream_idle_timeout is not None:
+                request.idle_timeout = route.stream_idle_timeout
+        left = exchange.deadline - now
+        request.patience = left
+        if left < request.first_byte_timeout:
+            request.first_byte_timeout = request.patience = max(left, 0.05)
+
+    def _abandoned(self, exchange: Exchange) -> int | None:
+        """What an attempt may cost that reached the provider and was given up: its prompt, as far as we can tell."""
+        usage = metering.estimate(exchange.operation, exchange.body)
+        cost = self.prices.price(exchange.provider, (exchange.model,), usage, exchange.at)
+        return None if cost is None else cost.nano
