@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -128,6 +128,9 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     bytes_in: int = 0
     bytes_out: int = 0
     attempts: str = "[]"  # JSON list of Attempt
+    loss: str = ""  # what the provider's dialect could not say of the request, with commas between
+    canary: str = ""  # the canary that it was counted for
+    arm: str = ""  # old, new, or shadow: a copy of another exchange, whose answer nobody got
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
@@ -289,7 +292,9 @@ class Exchange(Record, kw_only=True, gc=True):
     usage: Usage | None = None
     first_token_at: float = 0.0  # monotonic seconds
     sample: bytes = b""  # the answer's beginning: what usage is estimated from when the provider reports none
+    canonical: Any = None  # the request in our own words, where it had to be translated
     streaming: bool = False  # an event stream has begun to reach the caller
+    mirrored: bool = False  # a shadow of it is wanted
 
     def __repr__(self) -> str:  # never the headers or the body
         return f"Exchange({self.id!r}, {self.operation!r})"

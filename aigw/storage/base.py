@@ -15,7 +15,7 @@ from aigw.exchange import Record
 
 
 class Change(msgspec.Struct, frozen=True):
-    """An edit that running servers must hear of. `kind` is "consumer" or "key"; `id` the row's."""
+    """An edit that running servers must hear of. `kind` is "consumer" or "key", and `id` the row's; or what `swap` was told."""
 
     seq: int
     kind: str
@@ -117,6 +117,10 @@ class Store(Protocol):
     async def put(self, key: str, value: bytes, ttl: float | None = None) -> None: ...
 
     async def delete(self, key: str) -> None: ...
+
+    async def swap(self, key: str, value: bytes, *, expected: bytes | None, change: str = "") -> bool:
+        """Put *value* (for ever) if what stands there is *expected* (None: nothing does); False when somebody else was there
+        first. With *change* running servers hear of it: a change of that kind, whose id is the key, in the same transaction."""
 
     async def lease(self, name: str, holder: str, ttl: float) -> bool:
         """True when *holder* has the lease now (taken, renewed, or the old one ran out)."""

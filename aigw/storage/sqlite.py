@@ -520,6 +520,20 @@ class SqliteStore:
 
         await self._write(write)
 
+    async def swap(self, key: str, value: bytes, *, expected: bytes | None, change: str = "") -> bool:
+        def write() -> bool:
+            with self._transaction():
+                query = "SELECT value FROM value WHERE key = ? AND (expires IS NULL OR expires > ?)"
+                row = self._connection.execute(query, (key, time.time())).fetchone()
+                if (bytes(row[0]) if row else None) != expected:
+                    return False
+                self._upsert("value", ("key",), ("key", "value", "expires"), (key, value, None))
+                if change:
+                    self._note_change(change, key)
+                return True
+
+        return await self._write(write)
+
     async def lease(self, name: str, holder: str, ttl: float) -> bool:
         def write() -> bool:
             now = time.time()

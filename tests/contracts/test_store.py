@@ -529,3 +529,18 @@ async def test_a_closed_store_says_so(store: Store) -> None:
         await store.last_change()
     with pytest.raises(StoreError, match="closed"):
         await store.records()
+
+
+async def test_swap_replaces_what_was_seen_and_nothing_else(store: Store, open_again: Callable[[], Store]) -> None:
+    """Of two who read the same value and change it one is told to look again; running servers hear of a change, and only then."""
+    other = open_again()
+    assert await store.swap("doc", b"one", expected=None, change="canary") is True
+    assert await other.swap("doc", b"mine", expected=None, change="canary") is False
+    assert await other.swap("doc", b"two", expected=b"one") is True
+    assert await store.swap("doc", b"three", expected=b"one", change="canary") is False
+    assert await store.get("doc") == b"two"
+    assert [(change.kind, change.id) for change in await store.changes(0)] == [("canary", "doc")]
+    await store.put("brief", b"x", ttl=0.05)
+    await asyncio.sleep(0.1)
+    assert await store.swap("brief", b"y", expected=None) is True
+    assert await store.get("brief") == b"y"

@@ -54,6 +54,9 @@ RECORD_FIELDS = (
     "bytes_in",
     "bytes_out",
     "attempts",
+    "loss",
+    "canary",
+    "arm",
 )
 """The fields of a record at this step, in their order."""
 
