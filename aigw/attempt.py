@@ -3,20 +3,30 @@ means when it is none."""
 
 from __future__ import annotations
 
-from time import perf_counter
+import asyncio
+from time import perf_counter, time
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
+from aigw.canonical import Losses
 from aigw.config.scrub import Scrubber
 from aigw.deployment import Deployment, ProviderKey
-from aigw.errors import GatewayError, UpstreamError
+from aigw.errors import CallerError, GatewayError, UpstreamError
 from aigw.exchange import Attempt, Cost, Exchange, Headers, Sink, UpstreamRequest, Usage
 from aigw.metering import usage as metering
 from aigw.protocols import DIALECTS, splice
 from aigw.protocols.operations import Operation
-from aigw.providers.base import Provider
+from aigw.protocols.translation import translator
+from aigw.protocols.translation.contract import Reply
+from aigw.providers.base import Credential, Provider
 from aigw.providers.redact import BODY_LIMIT
 from aigw.relay import Relay
+from aigw.transform import Transform
+from aigw.upstream.answer import WholeAnswer
 from aigw.upstream.transport import Transport
+
+TOKEN = 256 * 1024
+"""Bytes of an answer that holds a token; they are a few KB."""
 
 
 class Prices(Protocol):
@@ -28,10 +38,13 @@ class Prices(Protocol):
 class Attempter:
     """Makes attempts. Holds nothing of an exchange's; `transport` may be replaced."""
 
-    def __init__(self, transport: Transport, prices: Prices, scrubber: Scrubber) -> None:
+    def __init__(self, transport: Transport, prices: Prices, scrubber: Scrubber, *, lossless: bool = False) -> None:
+        """*lossless*: what a provider's dialect cannot say is refused, not left out (`[server] lossy = "deny"`)."""
+        self.lossless = lossless
         self.transport, self.prices = transport, prices
         self._scrubber = scrubber
         self._wire: dict[tuple[str, str], Headers] = {}
+        self._refreshing: WeakKeyDictionary[Credential, asyncio.Lock] = WeakKeyDictionary()
 
     async def attempt(
         self,
@@ -44,14 +57,24 @@ class Attempter:
     ) -> tuple[Relay, UpstreamError | None]:
         """One try: the relay that holds (or has sent) a good answer, and None; or what went wrong, classified. Other
         GatewayErrors say that no try will do better."""
-        relay = self._relay(exchange, sink, operation, deployment, provider, key)
         began = perf_counter()
+        exchange.provider, exchange.residency = provider.name, provider.residency
+        exchange.model = model = deployment.model or exchange.requested_model
+        via = provider.serving(operation, model) or operation
+        if via is operation:
+            relay = self._relay(exchange, sink, operation, provider, key)
+            body = self._body(exchange, operation, deployment, provider)
+        else:
+            relay, body = self._translated(exchange, sink, operation, via, provider, key)
         started = int((began - exchange.started) * 1e6)
         attempt = Attempt(provider=provider.name, model=exchange.model, key=key.label, started=started)
         exchange.chain.append(attempt)
         error: UpstreamError | None
         try:
-            request = provider.prepare(operation, self._body(exchange, operation, deployment, provider), key, exchange.headers)
+            credential = provider.credential(key)
+            if credential is not None:
+                await self._fresh(credential)
+            request = provider.prepare(via, body, key, exchange.headers, model, stream=exchange.stream)
             self._hurry(exchange, request, began)
             if not operation.safe:
                 request.once = True
@@ -82,6 +105,8 @@ class Attempter:
                 exchange.sample, exchange.bytes_out = relay.body, len(relay.body)
             return relay, None
         self._scrub(error)
+        if via is not operation:
+            error.body = b""  # its type and code are words of the other dialect; its message we have
         attempt.error, attempt.detail = error.code, error.detail[:300]
         error.message = f"The provider {provider.name!r} {error.message}"  # who failed says only what it did
         if not relay.started:
@@ -90,28 +115,74 @@ class Attempter:
                 attempt.cost = self._abandoned(exchange)
         return relay, error
 
-    def _relay(
-        self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment, provider: Provider, key: ProviderKey
-    ) -> Relay:
-        route = exchange.chosen
-        exchange.provider, exchange.residency = provider.name, provider.residency
-        exchange.model = model = deployment.model or exchange.requested_model
-        wire = self._wire.get((provider.name, model))
+    def _headers(self, exchange: Exchange) -> Headers:
+        """Ours, for the caller."""
+        wire = self._wire.get((exchange.provider, exchange.model))
         if wire is None:
-            wire = self._named(provider.name, model)
+            wire = self._named(exchange.provider, exchange.model)
         if exchange.chain:
             wire = [*wire, (b"x-aigw-attempts", b"%d" % (len(exchange.chain) + 1))]
+        return wire
+
+    def _relay(self, exchange: Exchange, sink: Sink, operation: Operation, provider: Provider, key: ProviderKey) -> Relay:
+        route = exchange.chosen
         return Relay(
             exchange,
             sink,
             operation,
             DIALECTS[exchange.dialect],
             provider,
-            wire,
+            self._headers(exchange),
             key.secret.encode(),
             hide_usage=exchange.stream and self._asks_usage(exchange, operation, provider),
             rename=route is not None and route.response_model == "requested",
         )
+
+    def _translated(
+        self, exchange: Exchange, sink: Sink, operation: Operation, via: Operation, provider: Provider, key: ProviderKey
+    ) -> tuple[Relay, bytes]:
+        """The relay and the body for a provider that speaks another dialect than the caller."""
+        front, back = translator(operation.name), translator(via.name)
+        route, model = exchange.chosen, exchange.model
+        if exchange.canonical is None:
+            exchange.canonical = front.parse_request(exchange.body, exchange.requested_model, stream=exchange.stream)
+        asked = exchange.canonical
+        losses = Losses(front.spelling)
+        body = back.render_request(asked, provider.toward(via, model, stream=exchange.stream), losses)
+        wire = self._headers(exchange)
+        exchange.loss = ""
+        if losses:
+            exchange.loss = lost = losses.header()
+            if self.lossless or exchange.headers.get("x-aigw-lossy", "").strip().lower() == "deny":
+                raise CallerError(
+                    "caller_unsupported",
+                    f"{provider.name}/{model} cannot be told everything this request says, and nothing may be lost: {lost}. "
+                    "Leave these out, use a model that takes them, or allow losses.",
+                )
+            wire = [*wire, (b"x-aigw-loss", lost.encode("ascii", "replace"))]
+        reply = Reply(
+            request=asked,
+            id=exchange.id,
+            model=exchange.requested_model if route is not None and route.response_model == "requested" else "",
+            now=exchange.at,
+            include_usage=getattr(asked, "include_usage", True),
+        )
+        secret = key.secret.encode()
+        relay = Transform(exchange, sink, operation, provider, wire, secret, front=front, back=back, reply=reply)
+        return relay, body
+
+    async def _fresh(self, credential: Credential) -> None:
+        """A token that is good: exchanged once, however many wait for it."""
+        if credential.refresh(time()) is None:
+            return
+        lock = self._refreshing.setdefault(credential, asyncio.Lock())
+        async with lock:
+            request = credential.refresh(time())
+            if request is None:
+                return
+            answer = WholeAnswer(TOKEN)
+            await self.transport.send(request, answer)
+            credential.accept(answer.status, answer.headers, answer.body, time())
 
     def _named(self, provider: str, model: str) -> Headers:
         """The headers that say who answers; remembered, for a bounded number of names."""

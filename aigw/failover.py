@@ -33,7 +33,7 @@ class Failover:
         timeouts = 0
         for deployment in candidates(route):
             provider = self.providers[deployment.provider]
-            if provider.dialect_for(operation) != exchange.dialect:
+            if provider.serving(operation, deployment.model or exchange.requested_model) is None:
                 last = last or _not_spoken(provider, operation)
                 continue
             pool = self.pools[deployment.provider]

@@ -181,7 +181,7 @@ class Gateway:
             table=self.table,
             providers=self.providers,
             pools=self.pools,
-            attempter=Attempter(services.transport, prices, services.scrubber),
+            attempter=Attempter(services.transport, prices, services.scrubber, lossless=config.server.lossy == "deny"),
             prices=prices,
             journal=services.journal,
             listeners=(services.metrics, ExchangeLog(config.log.exchanges)),

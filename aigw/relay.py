@@ -84,7 +84,7 @@ _CODINGS = (b"chunked", b"identity")
 """Transfer codings that are read. The parser takes more for framing's sake, and leaves what they code as it is."""
 
 
-def _feed_nothing(block: bytes) -> None:
+def feed_nothing(block: bytes) -> None:
     """After an answer was refused, before its head, and when all is over."""
 
 
@@ -143,7 +143,7 @@ class Relay:
         self.error: UpstreamError | None = None
         self.streaming = False
         self.body = b""
-        self.feed: Callable[[bytes], None] = _feed_nothing
+        self.feed: Callable[[bytes], None] = feed_nothing
         self.upstream_headers: Headers = []
         self._known: dict[bytes, bytes] = {}
         self._flow: Flow | None = None
@@ -312,7 +312,7 @@ class Relay:
     def _failed(self) -> None:
         """An error event ends the stream: before the first byte it fails the attempt, after it the caller gets it, cleaned."""
         self.error = self._provider.judge(200, [], self._tap.failed, None)
-        self.feed = _feed_nothing
+        self.feed = feed_nothing
         self._rest = b""
         if self._flow is not None:
             self._flow.stop()
@@ -320,7 +320,7 @@ class Relay:
     def _ended(self) -> None:
         """The dialect says that this was all: what may come of the connection is not waited for."""
         self._exchange.bytes_out += len(self._tap.last)
-        self.feed = _feed_nothing
+        self.feed = feed_nothing
         self._rest = b""
         if self._flow is not None:
             self._flow.complete()
@@ -329,7 +329,7 @@ class Relay:
         self.error = UpstreamError(
             "provider_bad_response", why, upstream_status=self.status, fault="deployment", may_retry=True
         )
-        self.feed = _feed_nothing
+        self.feed = feed_nothing
         if self._flow is not None:
             self._flow.stop()
 
@@ -391,7 +391,7 @@ class Relay:
     def let_go(self) -> None:
         """Nothing more is fed. A bound method in `feed` is a cycle: it would keep the whole exchange until a collection finds
         it, and the collections cost a fifth of a request."""
-        self.feed = _feed_nothing
+        self.feed = feed_nothing
         self._flow = None
         if self._torn:  # what follows is an event of ours, not the end of theirs
             self._sink.write(b"\n\n")

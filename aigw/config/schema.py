@@ -32,6 +32,7 @@ class Server(Table, frozen=True, kw_only=True):
     keep_alive_requests: int = 10_000  # requests of one connection, after which it is closed
     max_connections: int = 3000  # callers' connections at once
     max_connections_per_address: int = 1000  # the same from one address; 0: no limit. Never counted: this machine, `trusted`
+    lossy: Literal["allow", "deny"] = "allow"  # deny: a request that its provider's dialect cannot express whole gets a 400
     trusted: tuple[str, ...] = ()  # addresses and networks of proxies in front, behind each of which are many callers
 
 

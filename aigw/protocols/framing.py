@@ -60,3 +60,70 @@ def find(block: bytes, wanted: Callable[[bytes], bool]) -> int:
             return at
         at += len(event)
     return -1
+
+
+class EventReader:
+    """The data of server-sent events from blocks cut anywhere. Comments, names and empty events are skipped; an event of more
+    than `limit` bytes is skipped, too (`skipped` counts them)."""
+
+    __slots__ = ("_rest", "limit", "skipped")
+
+    def __init__(self, limit: int = 16 * 1024 * 1024) -> None:
+        self.limit = limit
+        self.skipped = 0
+        self._rest = bytearray()
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """The data of each event that *block* ends."""
+        rest = self._rest
+        seam = bytes(rest[-3:])  # no boundary is longer than four bytes
+        cut = last_boundary(seam + block) if seam else last_boundary(block)
+        if not cut:
+            rest += block
+            if len(rest) > self.limit:
+                self.skipped += 1
+                rest.clear()
+            return []
+        if rest:
+            cut += len(rest) - len(seam)
+            rest += block
+            block = bytes(memoryview(rest)[:cut])
+            del rest[:cut]
+        elif cut < len(block):
+            rest += memoryview(block)[cut:]
+            block = block[:cut]
+        return [found for event in split(block) if (found := data(event))]
+
+    def end(self) -> list[bytes]:
+        """A stream that ends without its last empty line: what is left is an event all the same."""
+        block = bytes(self._rest)
+        self._rest.clear()
+        return [found for event in split(block) if (found := data(event))]
+
+
+class LineReader:
+    """Lines (JSON values, one each) from blocks cut anywhere. A line of more than `limit` bytes is skipped."""
+
+    __slots__ = ("_rest", "limit", "skipped")
+
+    def __init__(self, limit: int = 16 * 1024 * 1024) -> None:
+        self.limit = limit
+        self.skipped = 0
+        self._rest = bytearray()
+
+    def feed(self, block: bytes) -> list[bytes]:
+        cut = block.rfind(b"\n") + 1
+        if not cut:
+            self._rest += block
+            if len(self._rest) > self.limit:
+                self.skipped += 1
+                self._rest.clear()
+            return []
+        whole = bytes(self._rest) + block[:cut]
+        self._rest[:] = block[cut:]
+        return [line for line in (line.strip() for line in whole.split(b"\n")) if line]
+
+    def end(self) -> list[bytes]:
+        line = bytes(self._rest).strip()
+        self._rest.clear()
+        return [line] if line else []

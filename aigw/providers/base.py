@@ -9,6 +9,18 @@ from aigw.deployment import ProviderKey
 from aigw.errors import UpstreamError
 from aigw.exchange import Headers, UpstreamRequest
 from aigw.protocols.operations import Operation
+from aigw.protocols.translation.contract import Toward
+
+
+class Credential(Protocol):
+    """A key that is exchanged for a token which ends. No I/O: whoever holds it sends what `refresh` asks for, once at a time,
+    and hands the answer to `accept`; the provider's `prepare` uses the token."""
+
+    def refresh(self, now: float) -> UpstreamRequest | None:
+        """The request for a new token; None while the one there is good. *now* is seconds since the epoch."""
+
+    def accept(self, status: int, headers: Headers, body: bytes, now: float) -> None:
+        """Raises UpstreamError when the answer holds no token."""
 
 
 class Provider(Protocol):
@@ -45,12 +57,30 @@ class Provider(Protocol):
     def dialect_for(self, operation: Operation) -> str | None:
         """The dialect in which it serves *operation*, None when it does not."""
 
+    def serving(self, operation: Operation, model: str) -> Operation | None:
+        """By which operation it serves what *operation* asks of *model*: that one itself, or another of its family, into which
+        the request has to be translated; None when it does not serve it."""
+
+    def toward(self, via: Operation, model: str, *, stream: bool) -> Toward:
+        """What a translator must know to write a request for it."""
+
     def prepare(
-        self, operation: Operation, body: bytes, key: ProviderKey | None, headers: Mapping[str, str]
+        self,
+        operation: Operation,
+        body: bytes,
+        key: ProviderKey | None,
+        headers: Mapping[str, str],
+        model: str = "",
+        *,
+        stream: bool = False,
     ) -> UpstreamRequest:
-        """The request that asks for *operation*. *body* is in `dialect_for(operation)` already and is not looked at;
-        *headers* are the caller's (any case-blind mapping, or one with lower-case names), of which only the dialect's own
-        go on. Raises CallerError for a header value that cannot be sent and for an operation that is not served."""
+        """The request that asks for *operation*. *body* is in the operation's dialect already and is not looked at; *headers*
+        are the caller's (any case-blind mapping, or one with lower-case names), of which only the dialect's own go on.
+        *model* and *stream* are said in the URL by some. Raises CallerError for a header value that cannot be sent and for
+        an operation that is not served."""
+
+    def credential(self, key: ProviderKey | None) -> Credential | None:
+        """What has to be exchanged before *key* is good for a request (a service account for a token); None for most."""
 
     def models_request(self, key: ProviderKey | None) -> UpstreamRequest | None:
         """The request that lists its models; None when it has no such list, or the operator does not want it asked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from aigw import __version__
 from aigw.config import schema, secrets
@@ -13,6 +13,8 @@ from aigw.deployment import ProviderKey
 from aigw.errors import CallerError, ConfigError, UpstreamError
 from aigw.exchange import Headers, Origin, Target, UpstreamRequest
 from aigw.protocols.operations import OPERATIONS, Operation
+from aigw.protocols.translation import TRANSLATORS
+from aigw.protocols.translation.contract import Toward
 from aigw.providers import catalog, judge, model_list, proxy
 from aigw.providers.addresses import Addresses
 from aigw.providers.catalog import Row
@@ -28,6 +30,12 @@ _ANTHROPIC_WORDS = ("anthropic-beta", "idempotency-key", "anthropic-version")
 _LISTS = frozenset({"anthropic-beta", "openai-beta"})
 _LONGEST_WORD = 2048
 """Characters of one such header; a Claude Code request's longest has about 200."""
+_OWN_SHAPE = {"anthropic": ("messages",), "gemini": ("generate",)}
+"""By a row's protocol; where nothing is written, `TRANSLATORS`' order: OpenAI's chat first."""
+_TARGETS = 1024
+"""Rendered heads that are remembered: callers decide how many models there are."""
+MODEL = "{model}"
+"""Where a URL's path names the model, percent-encoded."""
 _EXTRAS = 512
 """Rendered header blocks that are remembered: callers decide how many kinds there are."""
 
@@ -84,8 +92,10 @@ class CompatibleProvider:
         self._key_check = key_check
         self._connect, self._first_byte, self._idle, self._total = patience
         self._redactor = redactor
-        self._dialects = {operation: OPERATIONS[operation].dialect for operation in endpoints}
-        self._targets: dict[tuple[str, str], tuple[str, Target]] = {}
+        self._dialects = {name: operation.dialect for name, operation in OPERATIONS.items() if name in endpoints}
+        self._serving = {name: _serving(operation, endpoints, row) for name, operation in OPERATIONS.items()}
+        self._by_model = frozenset(name for name, endpoint in endpoints.items() if MODEL in endpoint.path)
+        self._targets: dict[tuple[str, str, str], tuple[str, Target]] = {}
         self._extras: dict[tuple[str | None, ...], bytes] = {}
 
     def __repr__(self) -> str:
@@ -94,13 +104,45 @@ class CompatibleProvider:
     def dialect_for(self, operation: Operation) -> str | None:
         return self._dialects.get(operation.name)
 
+    def serving(self, operation: Operation, model: str) -> Operation | None:
+        return self._serving.get(operation.name)
+
+    def toward(self, via: Operation, model: str, *, stream: bool) -> Toward:
+        row = self._row
+        return Toward(
+            model=model,
+            kind=row.id,
+            quirks=frozenset(row.quirks),
+            stream=stream,
+            stream_usage=self.stream_usage,
+            dialect_version=self._words.get("anthropic-version", "") if via.dialect == "anthropic_messages" else "",
+        )
+
+    def credential(self, key: ProviderKey | None) -> None:
+        return None
+
     def prepare(
-        self, operation: Operation, body: bytes, key: ProviderKey | None, headers: Mapping[str, str]
+        self,
+        operation: Operation,
+        body: bytes,
+        key: ProviderKey | None,
+        headers: Mapping[str, str],
+        model: str = "",
+        *,
+        stream: bool = False,
     ) -> UpstreamRequest:
         label, secret = ("", "") if key is None else (key.label, key.secret)
-        known = self._targets.get((operation.name, label))
+        name = operation.name
+        if name in self._by_model:
+            name = f"{name}:stream" if stream and f"{name}:stream" in self._endpoints else name
+            known = self._targets.get((name, label, model))
+        else:
+            model = ""
+            known = self._targets.get((name, label, ""))
         if known is None or known[0] != secret:  # a label is no proof: the pool may have changed behind it
-            known = self._targets[operation.name, label] = secret, self._target(operation, secret)
+            if len(self._targets) >= _TARGETS:
+                self._targets.clear()
+            known = self._targets[name, label, model] = secret, self._target(name, secret, model)
         said = _said(operation.dialect, headers)
         extra = self._extras.get(said)
         if extra is None:
@@ -151,10 +193,13 @@ class CompatibleProvider:
     def error_in_body(self, body: bytes, key: ProviderKey | None = None) -> UpstreamError | None:
         return judge.error_in_body(body, self._redactor_with(key))
 
-    def _target(self, operation: Operation, secret: str) -> Target:
-        endpoint = self._endpoints.get(operation.name)
+    def _target(self, name: str, secret: str, model: str) -> Target:
+        endpoint = self._endpoints.get(name)
         if endpoint is None:
-            raise CallerError("caller_unsupported", f"The provider {self.name!r} does not serve {operation.path}.")
+            path = OPERATIONS[name].path
+            raise CallerError("caller_unsupported", f"The provider {self.name!r} does not serve {path}.")
+        if model:
+            endpoint = Endpoint(endpoint.origin, endpoint.path.replace(MODEL, quote(model, safe="")))
         return self._render("POST", endpoint, secret, {"content-type": "application/json"})
 
     def _render(self, method: str, endpoint: Endpoint, secret: str, more: Mapping[str, str]) -> Target:
@@ -239,6 +284,19 @@ def build(
         patience=_patience(table, upstream),
         redactor=Redactor([*keys, *_other_secrets(headers, endpoints.values())]),
     )
+
+
+def _serving(operation: Operation, endpoints: Mapping[str, Endpoint], row: Row) -> Operation | None:
+    """Itself where there is such an endpoint, else the best of its family: the provider's own shape first, which says most."""
+    if operation.name in endpoints:
+        return operation
+    if operation.name not in TRANSLATORS:
+        return None
+    own = _OWN_SHAPE.get(row.protocol, ())
+    for name in (*own, *TRANSLATORS):
+        if name in endpoints and name in TRANSLATORS and OPERATIONS[name].family == operation.family:
+            return OPERATIONS[name]
+    return None
 
 
 def _other_secrets(headers: Mapping[str, str], endpoints: Iterable[Endpoint]) -> Iterator[str]:

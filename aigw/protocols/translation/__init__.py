@@ -1,0 +1,23 @@
+"""Translation between wire shapes, by way of `aigw/canonical.py`. This is the list of what is built in: the operation's name
+and the class that reads and writes it. A shape's module is imported when it is first needed."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import cast
+
+from aigw.protocols.translation.contract import Translator
+
+TRANSLATORS: dict[str, str] = {
+    # Conversations. A provider that has several of these shapes, and not the caller's, is asked in the first of them, after its
+    # own: OpenAI's chat before Responses, which fewer servers have whole.
+}
+
+
+@cache
+def translator(operation: str) -> Translator:
+    """Raises KeyError for an operation that cannot be translated."""
+    module, _, name = TRANSLATORS[operation].partition(":")
+    found = getattr(import_module(f"aigw.protocols.translation.{module}"), name)
+    return cast("Translator", found())

@@ -1,0 +1,207 @@
+"""Upstream bytes -> client bytes, by translation: what the provider sends is read into canonical words and written in the shape
+the caller speaks, event by event as it arrives.
+
+A transform is a relay whose two sides differ. It is pushed like the passthrough - no task, no queue - and keeps its promises:
+an error that comes before any content can still be tried elsewhere, a slow caller pauses the provider, the last event waits for
+the record. Where one side streams and the other does not, the answer is put together, or taken apart (`assembly.py`).
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from aigw.canonical import Event
+from aigw.errors import GatewayError, UpstreamError
+from aigw.exchange import Exchange, Flow, Headers, Sink
+from aigw.protocols import DIALECTS
+from aigw.protocols.operations import Operation
+from aigw.protocols.translation.assembly import Assembly, events_of
+from aigw.protocols.translation.contract import Reply, StreamParser, StreamRenderer, Translator
+from aigw.providers.base import Provider
+from aigw.relay import SAMPLE, Relay, feed_nothing
+
+LARGEST = 64 * 1024 * 1024
+"""Bytes of a whole answer that are translated: it has to be held. (Images come in answers of some megabytes.)"""
+
+
+class Transform(Relay):
+    """One attempt's answer on its way into another shape."""
+
+    __slots__ = ("_assembly", "_back", "_front", "_held", "_parser", "_renderer", "_reply", "_streams")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        sink: Sink,
+        operation: Operation,
+        provider: Provider,
+        wire: Headers,
+        secret: bytes,
+        *,
+        front: Translator,
+        back: Translator,
+        reply: Reply,
+    ) -> None:
+        """*front* writes for the caller, *back* reads the provider; *wire* are our own headers for the caller."""
+        super().__init__(exchange, sink, operation, DIALECTS[front.dialect], provider, wire, secret)
+        self._front, self._back, self._reply = front, back, reply
+        self._streams = exchange.stream  # the caller's side of it
+        self._parser: StreamParser | None = None
+        self._renderer: StreamRenderer | None = None
+        self._assembly: Assembly | None = None
+        self._held = b""  # written, and waiting for the first content
+
+    # the Receiver's part
+
+    def head(self, status: int, headers: Headers, flow: Flow) -> None:
+        super().head(status, headers, flow)
+        if self.error is not None or not 200 <= status < 300:
+            return
+        kind = self._known.get(b"content-type", b"").lower()
+        self.streaming = self._back.streams and (self._asked_for_stream(kind))
+        if not self.streaming:
+            self.feed = self._feed_whole
+            return
+        self._parser = parser = self._back.parser()
+        self.told = parser.told
+        self.feed = self._feed_pieces
+        if self._streams:
+            self._renderer = self._front.renderer(self._reply)
+        else:
+            self._assembly = Assembly()
+
+    def _asked_for_stream(self, kind: bytes) -> bool:
+        """Some servers call a stream plain text; some answer a request for a stream with a whole JSON answer."""
+        if kind.startswith(self._back.content_type):
+            return True
+        return self._streams and not kind.startswith(b"application/json")
+
+    def _feed_whole(self, block: bytes) -> None:
+        self._blocks.append(block)
+        self._size += len(block)
+        if self._size > LARGEST:
+            self._refuse("sent an answer that is too large to be translated")
+        elif len(self._blocks) > 1024:
+            self._gather()
+
+    def _feed_pieces(self, block: bytes) -> None:
+        parser = self._parser
+        assert parser is not None
+        self._pass(parser.feed(block), parser)
+
+    def _pass(self, events: list[Event], parser: StreamParser) -> None:
+        exchange = self._exchange
+        if parser.begun and not exchange.first_token_at:
+            exchange.first_token_at = perf_counter()
+        if events:
+            try:
+                self._write_events(events, parser)
+            except GatewayError as refused:  # something in the answer that the caller's shape must not leave out
+                self._refuse(refused.message)
+                return
+        if parser.failed:
+            self.error = self._provider.judge(200, [], parser.failed, None)
+            self.feed = feed_nothing
+            if self._flow is not None:
+                self._flow.stop()
+        elif parser.done:
+            self.feed = feed_nothing
+            if self._flow is not None:
+                self._flow.complete()
+
+    def _write_events(self, events: list[Event], parser: StreamParser) -> None:
+        if self._assembly is not None:
+            self._assembly.add(events)
+            return
+        renderer = self._renderer
+        assert renderer is not None
+        block = renderer.render(events)
+        if self._held:
+            block, self._held = self._held + block, b""
+        if not block:
+            return
+        if not self._begun:
+            if not (parser.begun or parser.told.finish_reason):
+                self._held = block  # an error may come first: then another target is tried
+                return
+            self._begin_stream()
+        self._write(block)
+
+    # the pipeline's part
+
+    def complete(self) -> None:
+        self._flow = None
+        if self.error is not None or not self.status:
+            return
+        if not 200 <= self.status < 300:
+            self.body = b"".join(self._blocks)
+        elif self.streaming:
+            self._complete_stream()
+        else:
+            self._complete_whole(b"".join(self._blocks))
+
+    def _complete_stream(self) -> None:
+        parser = self._parser
+        assert parser is not None
+        if not parser.done:
+            self._pass(parser.end(), parser)
+        if self.error is not None:
+            return
+        if not parser.done and not parser.told.finish_reason:
+            began = self._begun or parser.begun
+            what = "broke off its answer" if began else "ended its stream before it began"
+            self.error = UpstreamError(
+                "provider_bad_response", what, upstream_status=self.status, fault="deployment", may_retry=True
+            )
+        elif self._assembly is not None:
+            self._whole(self._assembly.done())
+
+    def _complete_whole(self, body: bytes) -> None:
+        failed = self._provider.error_in_body(body)
+        if failed is not None:
+            self.error = failed
+            return
+        try:
+            answer, self.told = self._back.parse_answer(body)
+        except (ValueError, RecursionError):
+            self._refuse("answered with something that is no answer of its API")
+            return
+        if not self._streams:
+            self._whole(answer)
+            return
+        self._renderer = self._front.renderer(self._reply)
+        try:
+            self._held = self._renderer.render(events_of(answer))
+        except GatewayError as refused:
+            self._refuse(refused.message)
+
+    def _whole(self, answer: Any) -> None:
+        try:
+            body = self._front.render_answer(answer, self._reply)
+        except GatewayError as refused:
+            self._refuse(refused.message)
+            return
+        self.body = self._without_key(body) if self._secret in body else body
+
+    def finish(self) -> None:
+        if not self._streams:
+            self._sink.answer(200, self.headers(), self.body)
+            return
+        renderer = self._renderer
+        assert renderer is not None
+        if not self._begun:
+            self._begin_stream()
+        last = self._held + renderer.end()
+        self._held = b""
+        exchange = self._exchange
+        exchange.bytes_out += len(last)
+        if exchange.bytes_out < SAMPLE:
+            exchange.sample += last
+        if last:
+            self._sink.write(self._without_key(last) if self._secret in last else last)
+        self._sink.end()
+
+    def headers(self) -> Headers:
+        kind = self._front.content_type if self._streams else b"application/json"
+        return [(b"content-type", kind), *self._wire]
