@@ -44,7 +44,13 @@ class Failover:
                     exchange.provider = exchange.provider or provider.name
                     last = last or _all_rest(provider, pool)
                     break
-                relay, error = await self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
+                try:
+                    relay, error = await self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
+                except CallerError as refused:
+                    if refused.code != "caller_unsupported":
+                        raise
+                    last = last or refused  # its dialect cannot say this; another's may
+                    break
                 if error is None:
                     pool.succeeded(key)
                     return relay
