@@ -109,7 +109,8 @@ class UpstreamError(GatewayError):
     dialect, kept so that the caller sees its words; it is cleaned of secrets before it leaves. `fault` says what the
     failure teaches us: about the "key" (rest it), the key's whole "account", the "deployment", or nothing (""). `sent`: the
     request's body had gone out, so the provider may have done (and billed) the work. `detail` is for the operator's record: it
-    may name addresses, never secrets.
+    may name addresses, never secrets. `kind` says what another target may do better though this request is at fault: "context"
+    (it is longer than the model takes), "content-filter" (the provider will not answer it); else "".
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class UpstreamError(GatewayError):
         fault: str = "",
         sent: bool = True,
         detail: str = "",
+        kind: str = "",
     ) -> None:
         super().__init__(code, message, status=status, param=param, retry_after=retry_after, may_retry=may_retry)
         self.upstream_status = upstream_status
@@ -133,6 +135,7 @@ class UpstreamError(GatewayError):
         self.fault = fault
         self.sent = sent
         self.detail = detail or message
+        self.kind = kind
 
 
 class InternalError(GatewayError):

@@ -29,13 +29,14 @@ _MESSAGE = 500  # characters of a provider's own message that are repeated
 
 
 class Verdict(NamedTuple):
-    """What follows from an error. `code` is ours; `fault` and `may_retry` as in UpstreamError; `says` is the caller's message
-    where the provider's own words are not for the caller."""
+    """What follows from an error. `code` is ours; `fault`, `may_retry` and `kind` as in UpstreamError; `says` is the caller's
+    message where the provider's own words are not for the caller."""
 
     code: str
     fault: str = ""
     may_retry: bool = False
     says: str = ""
+    kind: str = ""
 
 
 BAD_KEY = Verdict(
@@ -59,8 +60,8 @@ TIMED_OUT = Verdict("provider_timeout", "deployment", True)
 FAILED = Verdict("provider_error", "deployment", True)
 NO_ANSWER = Verdict("provider_bad_response", "deployment", True)
 NOT_OPEN = Verdict("provider_rejected", "", True)  # this account may not have this model: another provider may
-TOO_LONG = Verdict("provider_rejected")
-POLICY = Verdict("provider_rejected")
+TOO_LONG = Verdict("provider_rejected", kind="context")
+POLICY = Verdict("provider_rejected", kind="content-filter")
 REJECTED = Verdict("provider_rejected")
 
 
@@ -89,13 +90,13 @@ _GROUPS: tuple[tuple[Verdict, str], ...] = (
     (
         OVERLOADED,
         """overloaded_error engine_overloaded_error server_is_overloaded overloaded model_overloaded unavailable
-        serviceunavailableexception glm:1305 glm:1312 cloudflare:3040""",
+        serviceunavailableexception serveroverloaded glm:1305 glm:1312 cloudflare:3040""",
     ),
     (
         LIMITED,
         """rate_limit_exceeded rate_limit_error rate_limit_reached_error slow_down resource_exhausted throttlingexception
-        modelnotreadyexception throttling ratelimitexceeded requestlimitexceeded rpm_rate_limit_exceeded
-        tpm_rate_limit_exceeded toomanyrequestsexception glm:1302 glm:1303 minimax:1002 spark:11202 spark:11203""",
+        modelaccounttpmratelimitexceeded modelnotreadyexception throttling ratelimitexceeded requestlimitexceeded
+        rpm_rate_limit_exceeded tpm_rate_limit_exceeded toomanyrequestsexception glm:1302 glm:1303 minimax:1002 spark:11202 spark:11203""",
     ),
     (TIMED_OUT, "modeltimeoutexception timeout_error deadline_exceeded minimax:1001"),
     (
@@ -393,6 +394,8 @@ def _of_status(status: int, problem: Problem) -> Verdict:
         return BAD_KEY if _says(_KEY_TROUBLE, message) else NO_PERMISSION
     if status == 400 and _says(_LOW_CREDIT, message):
         return EXHAUSTED
+    if status in (400, 422) and _says(_TOO_LONG, message):  # Anthropic, Google and vLLM have no code for it
+        return TOO_LONG
     if status == 412 and _says(_NO_CREDIT, message):  # Fireworks: suspended
         return EXHAUSTED
     if status == 424 and problem.inner is not None and problem.inner < 500:  # Bedrock: what the model's server said
@@ -426,6 +429,7 @@ def _error(
         upstream_status=status,
         body=redactor.clean(body) if keeps and problem.is_json else b"",
         fault=verdict.fault,
+        kind=verdict.kind,
         detail=detail,
     )
 

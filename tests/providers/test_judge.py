@@ -207,6 +207,26 @@ def test_messages(body: Any, message: str) -> None:
     assert error.message == f"answered 400: {message}"
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        (400, {"code": "context_length_exceeded", "message": "x"}, "context"),
+        (400, {"type": "invalid_request_error", "message": "prompt is too long: 210000 tokens > 200000 maximum"}, "context"),
+        (400, {"status": "INVALID_ARGUMENT", "message": "The input token count (9) exceeds the maximum"}, "context"),
+        (413, {"message": "Request too large"}, "context"),
+        (400, {"code": "content_filter", "message": "x"}, "content-filter"),
+        (400, {"code": "1301", "message": "x"}, "content-filter"),
+        (400, {"type": "invalid_request_error", "message": "temperature must be a number"}, ""),
+        (429, {"code": "rate_limit_exceeded", "message": "x"}, ""),
+        (429, {"code": "ModelAccountTpmRateLimitExceeded", "message": "x"}, ""),
+    ],
+)
+def test_what_another_model_may_do_better(status: int, error: Any, kind: str) -> None:
+    """Too long, or filtered: said, so that a target that is marked for it may be asked; nothing else is."""
+    error = judged(status, {"error": error})
+    assert error.kind == kind
+
+
 def test_amazon_puts_its_type_into_a_header() -> None:
     """Bedrock's body has only a message."""
     body = {"message": "The security token included in the request is invalid."}
