@@ -33,6 +33,7 @@ from aigw.metering.prices import PriceBook
 from aigw.pipeline import Pipeline
 from aigw.providers import catalog, compatible
 from aigw.providers.base import Provider
+from aigw.routing.canaries import Canaries
 from aigw.routing.key_pool import KeyPool
 from aigw.routing.live_models import LiveModels
 from aigw.routing.table import Claimant, Table
@@ -87,6 +88,7 @@ class Services:
         self.transport = Transports(self.http, DemoTransport())
         self.directory = Directory()
         self.live_models = LiveModels(data_dir / "models")
+        self.canaries = Canaries(self.store)
         self.metrics = Metrics(self._readings)
         self.active = 0
         self._storage = config.storage
@@ -99,7 +101,12 @@ class Services:
             await authenticate.load(self.store, self.directory)
         except Exception as error:  # noqa: BLE001 - serving goes on from memory; `follow` asks again
             log.error("the consumers could not be read yet: %s", error)
+        try:
+            await self.canaries.load()
+        except Exception as error:  # noqa: BLE001 - as above
+            log.error("the canaries could not be read yet: %s", error)
         self._begin("consumers", authenticate.follow(self.store, self.directory))
+        self._begin("canaries", self.canaries.follow())
         self._begin("housekeeping", self._keep_house())
 
     def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -121,6 +128,7 @@ class Services:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.canaries.close()
         await self.transport.close()
         await self.journal.close()
         await self.counters.close()
@@ -135,6 +143,9 @@ class Services:
             Reading("auth_failures", "Requests refused for a wrong key, or none.", throttle.failures, grows=True),
             Reading("auth_throttled", "Of those: too many came from one address.", throttle.throttled, grows=True),
             Reading("auth_addresses", "Addresses such requests came from lately.", len(throttle)),
+            Reading("canaries_active", "Canaries that shift or mirror traffic.", len(self.canaries.active)),
+            Reading("canary_rollbacks", "Canaries that were rolled back here.", self.canaries.rolled_back, grows=True),
+            Reading("canary_pauses", "Canaries that were paused here.", self.canaries.paused, grows=True),
             Reading("records_pending", "Records that the store does not have yet; the journal has them.", journal.pending),
             Reading("records_written", "Records kept, one for each exchange.", journal.written, grows=True),
             Reading("records_lost", "Records that found no room on the disk or in memory.", journal.lost, grows=True),
@@ -188,6 +199,7 @@ class Gateway:
             config_hash=loaded.hash,
             patience=config.server.timeout,
             scrubber=services.scrubber,
+            canaries=services.canaries,
         )
         for name, provider in self.providers.items():
             known = services.live_models.load(name, models_url(provider))
@@ -195,6 +207,7 @@ class Gateway:
                 self.table.set_live(name, known)
         services.http.max_connections = config.upstream.max_connections
         services.directory.reconfigure(required=config.auth.required, configured=built.consumers)
+        services.canaries.reconfigure({name: route.targets for name, route in config.routes.items()}, self.providers)
         throttle = services.directory.throttle
         throttle.limit, throttle.names = config.auth.failures_per_minute, config.storage.client_ip
 

@@ -21,6 +21,7 @@ from aigw.access.rate_limit import RateLimit
 from aigw.access.throttle import ThrottledError
 from aigw.attempt import Attempter, Prices
 from aigw.config.scrub import Scrubber
+from aigw.deployment import Route
 from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
 from aigw.exchange import Exchange, Headers, Record, Sink, Usage
 from aigw.failover import Failover
@@ -31,6 +32,7 @@ from aigw.protocols.dialect import Asked
 from aigw.protocols.operations import OPERATIONS
 from aigw.providers.base import Provider
 from aigw.relay import Relay
+from aigw.routing.canaries import Canaries
 from aigw.routing.key_pool import KeyPool
 from aigw.routing.table import Table
 from aigw.storage.base import Permit
@@ -85,6 +87,7 @@ class Pipeline:
         config_hash: str,
         patience: float,
         scrubber: Scrubber | None = None,
+        canaries: Canaries | None = None,
     ) -> None:
         """*patience* is the longest an exchange may take before its first byte, in seconds; *scrubber* knows what nobody may
         read."""
@@ -94,6 +97,7 @@ class Pipeline:
         self.prices, self.journal, self.listeners = prices, journal, listeners
         self.config_hash, self.patience = config_hash, patience
         self._scrubber = scrubber or Scrubber()
+        self.canaries = canaries
         self._clean: set[tuple[str, ...]] = set()
         self._endings: list[tuple[Exchange, Sink, Relay | None]] = []
         self._ended: asyncio.Future[None] | None = None
@@ -118,7 +122,10 @@ class Pipeline:
                 asked = DIALECTS[exchange.dialect].read_request(exchange.body)
                 exchange.model_at = splice.only(exchange.body, "model")
                 self._note(exchange, asked)
-            exchange.chosen = route = self.table.resolve(exchange.requested_model)
+            route = self.table.resolve(exchange.requested_model)
+            if self.canaries is not None and self.canaries.active:
+                route = self.canaries.route(exchange, route)
+            exchange.chosen = route
             relay = await self.failover.serve(exchange, sink, route, OPERATIONS[exchange.operation])
         except ThrottledError as error:
             exchange.failure = error
@@ -193,8 +200,25 @@ class Pipeline:
             except Exception as error:  # noqa: BLE001 - the others' answers must not end here
                 log.error("request %s was not finished: %s at %s", exchange.id, type(error).__name__, _where(error))
                 sink.abort()
+            if exchange.mirrored and self.canaries is not None:
+                self.canaries.mirror(exchange, self._serve_shadow)
         if ended is not None and not ended.done():
             ended.set_result(None)
+
+    async def _serve_shadow(self, copy: Exchange, sink: Sink, route: Route) -> None:
+        """A copy of an exchange on its way to an answer that nobody gets; it leaves a record like any other."""
+        try:
+            await self.failover.serve(copy, sink, route, OPERATIONS[copy.operation])
+        except GatewayError as error:
+            copy.failure = error
+        except asyncio.CancelledError:
+            copy.failure = InternalError("gateway_draining", "The server stopped before the copy had its answer.")
+            raise
+        except Exception as error:  # noqa: BLE001 - the border: nobody waits for this task
+            copy.failure = InternalError("gateway_internal", "The gateway failed on this request; this is a bug of ours.")
+            log.error("request %s: %s at %s", copy.id, type(error).__name__, _where(error))
+        finally:
+            self._record([self._recorded(copy, sink)])
 
     def _finish(self, exchange: Exchange, sink: Sink, relay: Relay | None) -> None:
         if exchange.failure is None and relay is not None:
@@ -251,6 +275,8 @@ class Pipeline:
             exchange.attempts = _encode_attempts(chain).decode()
             if len(chain) > 1 or exchange.error:
                 exchange.abandoned_cost = sum(attempt.cost or 0 for attempt in chain)
+        if exchange.arm and self.canaries is not None:
+            self.canaries.observe(exchange)
         record = exchange.record()
         if len(exchange.requested_model) > NAME or len(exchange.answer_model) > NAME:
             _shorten(record)

@@ -10,10 +10,10 @@ caller got an answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from hashlib import blake2b
 from math import log
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -51,8 +51,8 @@ BOUND_ALPHA = 0.05
 """Chance, for each arm, that its failure rate ever leaves the bounds on which a step is taken."""
 
 TOLERANCE = 0.01
-"""Difference of two rates, and `FAILURES` the failures, below which nothing follows however certain it is: of a million requests
-a difference of a millionth is certain, and one bad request that was sent twice is no sign of anything."""
+"""Difference of two rates, and `FAILURES` the failures, below which nothing follows however certain it is: of a million
+requests a difference of a millionth is certain, and one bad request that was sent twice is no sign of anything."""
 
 FAILURES = 3
 
@@ -143,6 +143,7 @@ class Tally(msgspec.Struct):
     refusals: int = 0
     rejections: int = 0
     priced: int = 0
+    unpriced: int = 0
     cost: int = 0
     output: int = 0  # of streams, with `stream_took` from their first token to their end
     stream_took: int = 0
@@ -150,7 +151,18 @@ class Tally(msgspec.Struct):
     whole: histogram.Histogram = {}
 
     def add(self, other: Tally) -> None:
-        for name in ("requests", "errors", "empty", "refusals", "rejections", "priced", "cost", "output", "stream_took"):
+        for name in (
+            "requests",
+            "errors",
+            "empty",
+            "refusals",
+            "rejections",
+            "priced",
+            "unpriced",
+            "cost",
+            "output",
+            "stream_took",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         histogram.merge(self.first_token, other.first_token)
         histogram.merge(self.whole, other.whole)
@@ -191,6 +203,8 @@ def judge(canary: Canary, counts: Counts, held: float) -> Verdict | None:
     """What follows from *counts*, when its step has lasted *held* seconds; None: nothing yet."""
     if canary.shadow and canary.spend and counts.new.cost >= canary.spend:
         return Verdict("spent", f"its mirrored requests have cost {money(counts.new.cost, canary.currency)}")
+    if canary.shadow and canary.spend and counts.new.unpriced:
+        return Verdict("stopped", f"what its requests cost is not known in {canary.currency}, so the cap could not hold")
     if canary.status not in ("running", "paused"):
         return None
     against = _against(canary, counts)
@@ -218,10 +232,9 @@ def waits_for(canary: Canary, counts: Counts, held: float) -> list[str]:
         waits.append(f"{canary.min_samples - samples} more requests")
     if held < canary.every:
         waits.append(f"{span(canary.every - held)} more")
-    if surely_worse_by(counts) > canary.margin / 100:
-        waits.append(
-            f"more certainty: its failures may be {100 * surely_worse_by(counts):.1f} points above, {canary.margin:g} are allowed"
-        )
+    worse = 100 * surely_worse_by(counts)
+    if worse > canary.margin:
+        waits.append(f"more certainty (it may fail {worse:.1f} points more often; {canary.margin:g} are allowed)")
     return waits
 
 
@@ -241,9 +254,8 @@ def _against(canary: Canary, counts: Counts) -> dict[str, str]:
             continue
         new, old = counts.new.rate(reason), counts.old.rate(reason)
         if new - old >= TOLERANCE and getattr(counts.new, reason) >= FAILURES:
-            found[reason] = (
-                f"{name}: {100 * new:.1f} % of {counts.new.requests:,} requests, against {100 * old:.1f} % of {counts.old.requests:,}"
-            )
+            arms = (new, counts.new.requests), (old, counts.old.requests)
+            found[reason] = f"{name}: " + ", against ".join(f"{100 * rate:.1f} % of {number:,}" for rate, number in arms)
     for measure, (reason, name) in SHIFTS.items():
         if reason not in found and strength(counts.logs.get(measure, {}), steps) >= THRESHOLD:
             found[reason] = (
@@ -314,10 +326,19 @@ def counts_key(canary_id: str, node: str) -> str:
     return f"canary/{canary_id}/{node}"
 
 
-def places(targets: tuple[Deployment, ...]) -> tuple[str, ...]:
+class Place(Protocol):
+    """A target of a route, as the config or the table has it."""
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def model(self) -> str | None: ...
+
+    @property
+    def weight(self) -> int: ...
+
+
+def places(targets: Sequence[Place]) -> tuple[str, ...]:
     """What makes two routes the same for a canary."""
-    return tuple(f"{one.id} {one.weight}" for one in targets)
-
-
-def live_by_route(canaries: list[Canary]) -> Mapping[str, Canary]:
-    return {one.route: one for one in canaries if one.live}
+    return tuple(f"{one.provider}/{one.model or ''} {one.weight}" for one in targets)

@@ -11,8 +11,8 @@ probability of at most alpha, however often one looks (Grünwald, de Heide & Koo
   Grünwald, "Generic E-variables for exact sequential k-sample tests", 2024, in the conditional form of Ter Schure et al., "The
   Safe Logrank Test", 2021.) Nothing has to be known of the shares, and an outage that hits both arms is no evidence, since only
   what happened in the same slice is compared.
-- `ShiftTest`: is the new arm's value (a time, a cost) beyond a limit more than half of the time, where the limit follows the old
-  arm's median? Distribution-free: a coin that should not fall so more often than fairly.
+- `ShiftTest`: is the new arm's value (a time, a cost) beyond a limit more than half of the time, where the limit follows the
+  old arm's median? Distribution-free: a coin that should not fall so more often than fairly.
 - `upper` and `lower`: a confidence sequence for a rate, from the beta-binomial mixture of Robbins (1970).
 
 The alternatives of a test are a grid with equal weights: an average of e-processes is one. So is an average over times at which
@@ -74,7 +74,9 @@ class RateTest:
         first, last = max(0, failed - old), min(new, failed)
         chances = [0.0]  # logs, all off by the same amount: each from the one before
         for place in range(first, last):
-            chances.append(chances[-1] + math.log((new - place) * (failed - place) / ((place + 1) * (old - failed + place + 1))))
+            chances.append(
+                chances[-1] + math.log((new - place) * (failed - place) / ((place + 1) * (old - failed + place + 1)))
+            )
         most = max(chances)
         equal = math.log(math.fsum(math.exp(chance - most) for chance in chances))
         for at, odds in enumerate(ODDS):
