@@ -25,6 +25,7 @@ COMMANDS = {
     "providers": "Who serves models: list, add, test; their keys.",
     "models": "Which names work, where each goes and why, at what price.",
     "routes": "Names of your own: targets, shares, fallbacks.",
+    "canary": "Try another model on a share of a route; it rolls itself back.",
     "config": "The config file: path, check, show, edit.",
     "stats": "Who used what, how fast, at what cost.",
     "top": "What happens now: live figures, until q.",

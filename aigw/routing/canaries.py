@@ -444,7 +444,7 @@ def follow_through(canary: Canary, verdict: Verdict, counts: Counts | None) -> N
         if canary.steps[canary.step] >= 100:
             canary.status, canary.reason = "complete", "all traffic goes there; write it into the config"
     else:
-        canary.status, canary.reason = verdict.what, verdict.reason
+        canary.status, canary.reason, canary.cause = verdict.what, verdict.reason, verdict.cause
     canary.note(time.time(), verdict.what, verdict.reason)
 
 

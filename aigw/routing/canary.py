@@ -84,7 +84,8 @@ class Canary(msgspec.Struct, kw_only=True):
     spend: int = 0  # nano-units that a shadow may cost
     currency: str = "USD"
     status: str = "running"
-    reason: str = ""
+    reason: str = ""  # of the status, in words
+    cause: str = ""  # one of REASONS, when that was it
     step: int = 0
     at_step: int = 0  # requests of the new arm when the step began
     held: float = 0.0  # seconds of this step that have passed while a server ran, by clocks that do not jump
@@ -211,14 +212,12 @@ def judge(canary: Canary, counts: Counts, held: float) -> Verdict | None:
     for cause, why in against.items():
         if cause in canary.rollback_on:
             return Verdict("rolled_back", why, cause)
-    if canary.status == "paused":
+    if canary.status == "paused" or canary.shadow:
         return None
     for cause, why in against.items():
         if cause not in canary.accepted:
             return Verdict("paused", why, cause)
-    if canary.shadow or canary.step + 1 >= len(canary.steps):
-        return None
-    if waits_for(canary, counts, held):
+    if canary.step + 1 >= len(canary.steps) or waits_for(canary, counts, held):
         return None
     share = canary.steps[canary.step + 1]
     return Verdict("step", f"{canary.steps[canary.step]:g} % -> {share:g} %")
