@@ -8,7 +8,7 @@ from time import perf_counter
 
 from aigw.attempt import Attempter
 from aigw.deployment import Deployment, Route
-from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
+from aigw.errors import CallerError, GatewayError, InternalError
 from aigw.exchange import Exchange, Sink
 from aigw.protocols.operations import Operation
 from aigw.providers.base import Provider
@@ -39,10 +39,12 @@ class Failover:
             pool = self.pools[deployment.provider]
             tried: list[str] = []
             while len(exchange.chain) < allowed:
-                key = pool.pick(perf_counter(), tried)
+                model = deployment.model or exchange.requested_model
+                tokens = len(exchange.body) // 4 if pool.counts_tokens else 0
+                key = pool.pick(perf_counter(), tried, model, "", tokens)
                 if key is None:
                     exchange.provider = exchange.provider or provider.name
-                    last = last or _all_rest(provider, pool)
+                    last = last or pool.refusal(provider.name, perf_counter(), model)
                     break
                 try:
                     relay, error = await self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
@@ -51,8 +53,12 @@ class Failover:
                         raise
                     last = last or refused  # its dialect cannot say this; another's may
                     break
+                finally:
+                    pool.let_go(key)
+                if tokens:
+                    pool.settle(key, _used(exchange) - tokens, perf_counter())
                 if error is None:
-                    pool.succeeded(key)
+                    pool.succeeded(key, relay.upstream_headers, perf_counter(), model)
                     return relay
                 last = error
                 pool.failed(key, error, perf_counter())
@@ -73,14 +79,20 @@ class Failover:
         """There was only one deployment and it failed in a way that often passes: once more, after a moment."""
         await asyncio.sleep(retry.SECOND_TRY_PAUSE)
         provider, pool = self.providers[deployment.provider], self.pools[deployment.provider]
-        key = pool.pick(perf_counter())
+        model = deployment.model or exchange.requested_model
+        key = pool.pick(perf_counter(), (), model)
         if key is None:
-            raise _all_rest(provider, pool)
-        relay, error = await self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
+            raise pool.refusal(provider.name, perf_counter(), model)
+        try:
+            relay, error = await self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
+        finally:
+            pool.let_go(key)
+        if pool.counts_tokens:
+            pool.settle(key, _used(exchange), perf_counter())
         if error is not None:
             pool.failed(key, error, perf_counter())
             raise error
-        pool.succeeded(key)
+        pool.succeeded(key, relay.upstream_headers, perf_counter(), model)
         return relay
 
 
@@ -92,13 +104,7 @@ def _not_spoken(provider: Provider, operation: Operation) -> CallerError:
     )
 
 
-def _all_rest(provider: Provider, pool: KeyPool) -> UpstreamError:
-    now = perf_counter()
-    reasons = {reason for _, _, reason in pool.resting(now)}
-    code = reasons.pop() if len(reasons) == 1 else "provider_rate_limited"
-    return UpstreamError(
-        code,
-        f"Every key of the provider {provider.name!r} rests after its last answer.",
-        retry_after=pool.wait(now) or None,
-        sent=False,
-    )
+def _used(exchange: Exchange) -> int:
+    """Tokens of the attempt that just ended, as its provider counted them."""
+    usage = exchange.usage
+    return 0 if usage is None else usage.input + usage.output

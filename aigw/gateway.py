@@ -23,7 +23,7 @@ from aigw.access.rate_limit import RateLimit
 from aigw.attempt import Attempter
 from aigw.config import secrets
 from aigw.config.load import ConfigErrors, Loaded
-from aigw.config.schema import Config, Consumer as ConsumerTable, Provider as ProviderTable, Upstream
+from aigw.config.schema import Config, Consumer as ConsumerTable, Provider as ProviderTable, ProviderKey as KeyTable, Upstream
 from aigw.config.scrub import Scrubber
 from aigw.consumer import Caller
 from aigw.deployment import ProviderKey
@@ -306,9 +306,9 @@ class Build:
 
     def _provider(self, name: str) -> None:
         table = self._resolved(self._config.providers[name], f"providers.{name}")
-        found = [self._secret(key, f"providers.{name}.keys[{index}]") for index, key in enumerate(table.keys)]
-        account = table.account or ""
-        keys = [ProviderKey(f"{name}#{number}", secret, account) for number, secret in enumerate(found, 1) if secret]
+        found = [self._secret(key, f"providers.{name}.keys[{index}]") for index, key in enumerate(table.references)]
+        parts = zip(table.keys, table.labels(name), found, strict=True)
+        keys = [_key(table, written, label, secret) for written, label, secret in parts if secret]
         if found and not keys:
             return  # said already; "needs a key" besides would confuse
         try:
@@ -352,6 +352,20 @@ class Build:
             return ""
         self.secrets.update(secrets.in_url(secret) if "://" in secret else [secret])
         return secret
+
+
+def _key(table: ProviderTable, written: str | KeyTable, label: str, secret: str) -> ProviderKey:
+    if isinstance(written, str):
+        return ProviderKey(label, secret, table.account or "")
+    return ProviderKey(
+        label,
+        secret,
+        written.account or table.account or "",
+        weight=written.weight,
+        rpm=written.rpm or 0,
+        tpm=written.tpm or 0,
+        models=written.models,
+    )
 
 
 def claimant(config: Config, provider: Provider) -> Claimant:

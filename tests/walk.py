@@ -223,7 +223,8 @@ class Walk:
         self.pools: dict[str, KeyPool] = {}
         providers = {}
         for name, table in parsed.providers.items():
-            keys = [ProviderKey(f"{name}#{number}", key, table.account or "") for number, key in enumerate(table.keys, 1)]
+            pairs = zip(table.labels(name), table.references, strict=True)
+            keys = [ProviderKey(label, key, table.account or "") for label, key in pairs]
             self.pools[name] = KeyPool(keys or [ProviderKey(name, "")])
             providers[name] = compatible.build(name, table, parsed.upstream, list(table.keys), environ={})
         callers = [configured(name, table, table.key) for name, table in parsed.consumers.items()]

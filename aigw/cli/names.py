@@ -132,7 +132,8 @@ def _without_missing(config: schema.Config, environment: Mapping[str, str]) -> t
     upstream = without_proxy(config.upstream, "upstream")
     for name, provider in config.providers.items():
         place = f"providers.{name}"
-        keys = tuple(NOT_HERE if is_missing(key, f"{place}.keys[{index}]") else key for index, key in enumerate(provider.keys))
+        absent = [is_missing(reference, f"{place}.keys[{index}]") for index, reference in enumerate(provider.references)]
+        keys = tuple(NOT_HERE if gone else key for gone, key in zip(absent, provider.keys, strict=True))
         providers[name] = without_proxy(msgspec.structs.replace(provider, keys=keys), place)
     consumers = {}
     for name, consumer in config.consumers.items():

@@ -230,7 +230,7 @@ def facts(name: str, table: schema.Provider) -> list[dict[str, Any]]:
     from aigw.config import secrets
 
     found = []
-    for number, reference in enumerate(table.keys, 1):
+    for number, (label, reference, key) in enumerate(zip(table.labels(name), table.references, table.keys, strict=True), 1):
         problem, secret = "", ""
         try:
             secret = secrets.resolve(reference, key=f"providers.{name}.keys[{number - 1}]")
@@ -239,13 +239,22 @@ def facts(name: str, table: schema.Provider) -> list[dict[str, Any]]:
         found.append(
             {
                 "provider": name,
-                "label": f"{name}#{number}",
+                "label": label,
                 "reference": secrets.public(reference),
                 "ends_in": secret[-4:] if len(secret) >= SHORTEST else "",
                 "problem": problem,
+                "account": (None if isinstance(key, str) else key.account) or table.account or "",
+                **({} if isinstance(key, str) else _more(key)),
             }
         )
     return found
+
+
+def _more(key: schema.ProviderKey) -> dict[str, Any]:
+    """What a key that is written as a table has besides."""
+    weight = key.weight if key.weight != 1 else None
+    more = {"weight": weight, "rpm": key.rpm, "tpm": key.tpm, "models": list(key.models)}
+    return {name: value for name, value in more.items() if value}
 
 
 NameArgument = Annotated[str, typer.Argument(metavar="PROVIDER", help="As in the config.", autocompletion=configured)]
@@ -278,7 +287,8 @@ def list_keys(
     if as_json:
         output.json(rows)
     elif as_csv:
-        output.csv(["provider", "label", "reference", "ends_in", "problem"], [list(row.values()) for row in rows])
+        columns = ["provider", "label", "reference", "ends_in", "problem", "account"]
+        output.csv(columns, [[row[one] for one in columns] for row in rows])
     elif not rows:
         output.note("No provider keys. Add one: aigw providers keys add PROVIDER -")
     else:
@@ -294,12 +304,21 @@ Examples:
   aigw providers keys add openai -                       asks, or reads standard input
   aigw providers keys add openai env:OPENAI_API_KEY_2
   aigw providers keys add openai file:~/.keys/openai-2
+  aigw providers keys add openai env:KEY_B --label team-b --rpm 500
 """
 )
 def add(
     context: typer.Context,
     name: NameArgument,
     key: Annotated[str, typer.Argument(metavar="REF|-", help="env:NAME, file:PATH, or - for standard input.")],
+    label: Annotated[str | None, typer.Option("--label", metavar="LABEL", help="What to call it (default: openai#2).")] = None,
+    weight: Annotated[int | None, typer.Option("--weight", min=1, help="Its share of the traffic (default 1).")] = None,
+    rpm: Annotated[int | None, typer.Option("--rpm", min=1, help="Requests a minute it may be used for.")] = None,
+    tpm: Annotated[int | None, typer.Option("--tpm", min=1, help="Tokens a minute.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", metavar="GLOB", help="Only for these models; may be repeated.")
+    ] = None,
+    account: Annotated[str | None, typer.Option("--account", help="Keys of one account share its limits.")] = None,
     no_check: NoCheck = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -309,10 +328,13 @@ def add(
     table = config.providers[name]
     given = read(key, name, "KEY")
     _refuse_double(name, table, given)
-    label = f"{name}#{len(table.keys) + 1}"
+    written, label = label, label or f"{name}#{len(table.keys) + 1}"
     approve(name, table, config.upstream, given, forced=no_check or dry_run, label=label)
     with Kept(file) as kept:
-        file.set([*table.keys, kept.reference(given, name, dry_run=dry_run)], "providers", name, "keys")
+        more = {"label": written, "weight": weight, "rpm": rpm, "tpm": tpm, "models": models, "account": account}
+        more = {one: value for one, value in more.items() if value}
+        reference = kept.reference(given, name, dry_run=dry_run)
+        file.set([*_standing(file, name), {"key": reference, **more} if more else reference], "providers", name, "keys")
         finish(where, file, f"Added {label}", dry_run=dry_run, kept=kept)
 
 
@@ -338,12 +360,14 @@ def rotate(
     at = _position(name, table, label)
     given = read(key, name, "--key")
     _refuse_double(name, table, given)
-    approve(name, table, config.upstream, given, forced=no_check or dry_run, label=f"{name}#{at + 1}")
-    old = table.keys[at]
+    approve(name, table, config.upstream, given, forced=no_check or dry_run, label=table.labels(name)[at])
+    old = table.references[at]
     with Kept(file) as kept:
         new = kept.reference(given, name, dry_run=dry_run)
-        file.set([new if index == at else one for index, one in enumerate(table.keys)], "providers", name, "keys")
-        finish(where, file, f"Replaced {name}#{at + 1}", dry_run=dry_run, kept=kept)
+        standing = _standing(file, name)
+        standing[at] = {**standing[at], "key": new} if isinstance(standing[at], dict) else new
+        file.set(standing, "providers", name, "keys")
+        finish(where, file, f"Replaced {table.labels(name)[at]}", dry_run=dry_run, kept=kept)
     if not dry_run:
         forget(file, [old])
         output.note(f"Revoke the old key in the console of {name} now: aigw does not use it any more.")
@@ -371,18 +395,18 @@ def remove(
         output.fail(f"{name}#1 is its only key, and it needs one; rotate it, or: aigw providers remove {output.safe(name)}")
         raise typer.Exit(1)
     asks = not yes and not dry_run and output.interactive()
-    if asks and not output.confirm(f"Remove {name}#{at + 1}?"):
+    if asks and not output.confirm(f"Remove {table.labels(name)[at]}?"):
         output.note(say("Nothing was changed.", "未作任何更改。"))
         raise typer.Exit(1)
-    left = [one for index, one in enumerate(table.keys) if index != at]
+    left = [one for index, one in enumerate(_standing(file, name)) if index != at]
     if left:
         file.set(left, "providers", name, "keys")
     else:
         file.remove("providers", name, "keys")
-    finish(where, file, f"Removed {name}#{at + 1}", dry_run=dry_run)
+    finish(where, file, f"Removed {table.labels(name)[at]}", dry_run=dry_run)
     if not dry_run:
-        forget(file, [table.keys[at]])
-        if at < len(left):
+        forget(file, [table.references[at]])
+        if at < len(left) and table.labels(name)[at + 1] == f"{name}#{at + 2}":
             output.note(f"The keys behind it moved up: {name}#{at + 2} is {name}#{at + 1} now.")
 
 
@@ -391,7 +415,8 @@ def forget(file: ConfigFile, references: Sequence[str]) -> None:
     from aigw.config import load, secrets
 
     config = load.parse(file.text(), str(file.path))
-    used = {one for table in config.providers.values() for one in table.keys} | {one.key for one in config.consumers.values()}
+    used = {one for table in config.providers.values() for one in table.references}
+    used |= {one.key for one in config.consumers.values()}
     for reference in references:
         if reference not in used and secrets.forget(file.path.parent, reference):
             output.note(f"Deleted {secrets.public(reference).removeprefix('file:')}")
@@ -400,21 +425,29 @@ def forget(file: ConfigFile, references: Sequence[str]) -> None:
 def _refuse_double(name: str, table: schema.Provider, given: Given) -> None:
     from aigw.config import secrets
 
-    for number, reference in enumerate(table.keys, 1):
+    for label, reference in zip(table.labels(name), table.references, strict=True):
         try:
             same = reference == given.reference or secrets.resolve(reference, key="") == given.secret
         except ConfigError:
             same = False
         if same:
-            output.fail(f"that is {name}#{number} already")
+            output.fail(f"that is {label} already")
             raise typer.Exit(1)
 
 
+def _standing(file: ConfigFile, name: str) -> list[Any]:
+    """The provider's keys as the file has them: strings, and tables."""
+    return list(file.get("providers", name, "keys") or ())
+
+
 def _position(name: str, table: schema.Provider, label: str) -> int:
+    labels = table.labels(name)
+    if label in labels:
+        return labels.index(label)
     number = label.removeprefix(name).removeprefix("#")
     if number.isascii() and number.isdigit() and 1 <= int(number) <= len(table.keys):
         return int(number) - 1
-    have = ", ".join(f"{name}#{one}" for one in range(1, len(table.keys) + 1)) or "none"
+    have = ", ".join(labels) or "none"
     output.fail(f"{name} has no key {output.safe(label)!r}; it has {have}")
     raise typer.Exit(1)
 

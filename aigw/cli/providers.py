@@ -478,8 +478,7 @@ def _jobs(name: str, table: schema.Provider) -> list[Job]:
     from aigw.config import secrets
 
     found = []
-    for number, reference in enumerate(table.keys, 1):
-        label = f"{name}#{number}"
+    for number, (label, reference) in enumerate(zip(table.labels(name), table.references, strict=True), 1):
         try:
             found.append(Job(name, label, secrets.resolve(reference, key=f"providers.{name}.keys[{number - 1}]")))
         except ConfigError as error:
@@ -543,7 +542,7 @@ def remove(
     file.remove("providers", name)
     finish(where, file, f"Removed {output.safe(name)}", dry_run=dry_run)
     if not dry_run:
-        provider_keys.forget(file, table.keys)
+        provider_keys.forget(file, table.references)
 
 
 def _without(file: ConfigFile, name: str) -> tuple[list[str], list[str]]:

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from aigw.config import lines, patterns
-from aigw.config.schema import Config, Limits, Price, Provider, Route, RouteTarget, Timeouts
+from aigw.config import embedding, lines, patterns, secrets
+from aigw.config.bounds import bounds, hours, zone
+from aigw.config.schema import Circuit, Config, Hedge, Limits, Price, Provider, Retry, Route, RouteTarget, Timeouts, When
 
 Note = Callable[[lines.Path, str], None]
 """Takes a key and what is to be said about it."""
@@ -37,6 +38,7 @@ _OURS = frozenset(
         "accept-encoding",
     )
 )
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._#@/-]{0,63}\Z")  # of a key; stands in records and metrics
 _DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}\Z")
 _SERVER_SECONDS = ("stall_timeout", "head_timeout", "body_timeout", "keep_alive")
 _ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
@@ -52,6 +54,12 @@ def check(config: Config, wrong: Note, doubtful: Note, *, known: Collection[str]
         wrong(("upstream", "max_connections"), "expected at least 1")
     _providers(config, wrong, doubtful)
     _routes(config, frozenset(config.providers if known is None else known), wrong, doubtful)
+    places = frozenset(config.providers if known is None else known)
+    for index, target in enumerate(config.fallback.targets):
+        _target(("fallback", "targets", index), target, places, wrong)
+        _fallback(("fallback", "targets", index), target, doubtful)
+    _retry(config.retry, wrong)
+    _circuit(config.circuit, wrong)
     _limits(config.limits, ("limits",), wrong)
     _consumers(config, wrong)
     for name, price in config.prices.items():
@@ -115,6 +123,10 @@ def _seconds(config: Config, wrong: Note) -> None:
     tables: list[tuple[lines.Path, Timeouts]] = [(("upstream",), config.upstream)]
     tables += [(("providers", name), provider) for name, provider in config.providers.items()]
     tables += [(("routes", name), route) for name, route in config.routes.items()]
+    for name, route in config.routes.items():
+        tables += [(("routes", name, "targets", index), target) for index, target in enumerate(route.targets)]
+        tables += [(("routes", name, "fallback", index), target) for index, target in enumerate(route.fallback)]
+    tables += [(("fallback", "targets", index), target) for index, target in enumerate(config.fallback.targets)]
     for path, table in tables:
         above += [((*path, name), getattr(table, name)) for name in Timeouts.__struct_fields__]
     for path, value in above:
@@ -155,10 +167,11 @@ def _provider(path: lines.Path, provider: Provider, wrong: Note, doubtful: Note)
     if provider.kind == "openai-compatible" and provider.base_url is None and provider.anthropic_base_url is None:
         wrong(path, 'has no base_url; kind = "openai-compatible" needs one, such as "http://127.0.0.1:8000/v1"')
     seen: dict[str, int] = {}
-    for index, reference in enumerate(provider.keys):
+    for index, reference in enumerate(provider.references):
         first = seen.setdefault(reference, index)
         if first != index:
             wrong((*path, "keys", index), f"is the same as keys[{first}]; expected each key once")
+    _keys(path, provider, wrong)
     for index, model in enumerate(provider.models):
         if not model or not model.isprintable() or model != model.strip():
             wrong((*path, "models", index), "expected the name of a model")
@@ -170,6 +183,40 @@ def _provider(path: lines.Path, provider: Provider, wrong: Note, doubtful: Note)
         elif not value.isascii() or not value.isprintable():
             wrong((*path, "headers", name), "holds a control character or one outside ASCII, which no header can carry")
     _out(path, provider.proxy, provider.ca_file, wrong)
+
+
+def _keys(path: lines.Path, provider: Provider, wrong: Note) -> None:
+    """Keys that are tables: what they are called, and what they may be used for."""
+    labels: dict[str, int] = {}
+    for index, label in enumerate(provider.labels(str(path[-1]))):
+        first = labels.setdefault(label, index)
+        if first != index:
+            wrong((*path, "keys", index), f"is called {label!r}, as keys[{first}] is; expected a label of its own")
+    for index, key in enumerate(provider.keys):
+        if isinstance(key, str):
+            continue
+        place = (*path, "keys", index)
+        if not key.key:
+            wrong((*place, "key"), "is empty; expected env:NAME, file:PATH or the secret itself")
+        if key.label is not None:
+            if not _LABEL.match(key.label) or key.label.isdigit():
+                wrong((*place, "label"), "expected letters, digits and . _ - # @ /, at most 64, and not digits alone")
+            elif secrets.is_literal(key.key) and key.key in key.label:
+                wrong((*place, "label"), "holds the key itself; labels stand in records")
+        if not 1 <= key.weight <= 1_000_000:
+            wrong((*place, "weight"), "expected 1 to 1000000; a key without traffic is better left out")
+        for name in ("rpm", "tpm"):
+            limit = getattr(key, name)
+            if limit is not None and limit < 1:
+                wrong((*place, name), "expected at least 1, or no such key for no limit")
+        for number, model in enumerate(key.models):
+            complaint = "expected the name of a model, or a glob" if not model.strip() or not model.isprintable() else ""
+            try:
+                patterns.compiled(model)
+            except ValueError as error:
+                complaint = str(error)
+            if complaint:
+                wrong((*place, "models", number), complaint)
 
 
 def _url(url: str) -> str:
@@ -252,20 +299,132 @@ def _routes(config: Config, known: Collection[str], wrong: Note, doubtful: Note)
 
 
 def _route(path: lines.Path, route: Route, known: Collection[str], wrong: Note, doubtful: Note) -> None:
+    usual = [target for target in route.targets if target.purpose is None]
     if not route.targets:
         wrong((*path, "targets"), 'is empty; expected at least one, such as {provider = "openai"}')
-    elif all(target.weight == 0 for target in route.targets):
+    elif not usual:
+        wrong((*path, "targets"), "are all `for` something special, so no ordinary request has a place; expected one without")
+    elif all(target.weight <= 0 for target in usual):
         wrong((*path, "targets"), "every weight is 0, so nothing would be served; expected at least one above 0")
+    elif all(target.when is not None for target in (*usual, *route.fallback)):
+        doubtful((*path, "targets"), "every target has conditions: a request that meets none of them is refused")
     if route.retries is not None and route.retries < 0:
         wrong((*path, "retries"), "expected 0 or more")
+    if route.hedge is not None:
+        _hedge((*path, "hedge"), route.hedge, wrong)
+        if len(route.targets) + len(route.fallback) < 2:
+            doubtful((*path, "hedge"), "has no effect: there is no second place to ask")
+    slowest = route.min_tokens_per_second
+    if slowest is not None and not (math.isfinite(slowest) and slowest > 0):
+        wrong((*path, "min_tokens_per_second"), "expected a number above 0")
     for field, targets in (("targets", route.targets), ("fallback", route.fallback)):
         for index, target in enumerate(targets):
             _target((*path, field, index), target, known, wrong)
-            if field == "fallback" and target.weight != 1:
-                doubtful((*path, field, index, "weight"), "has no effect: fallbacks are tried in order")
+            if field == "fallback":
+                _fallback((*path, field, index), target, doubtful)
+    _embeddings(path, route, wrong, doubtful)
+    _twice(path, route, doubtful)
+
+
+def _fallback(path: lines.Path, target: RouteTarget, doubtful: Note) -> None:
+    if target.weight != 1:
+        doubtful((*path, "weight"), "has no effect: fallbacks are tried in order")
+
+
+def _twice(path: lines.Path, route: Route, doubtful: Note) -> None:
+    """A place that stands twice, word for word, is tried once."""
+    seen: list[RouteTarget] = []
+    for field, targets in (("targets", route.targets), ("fallback", route.fallback)):
+        for index, target in enumerate(targets):
+            place = msgspec.structs.replace(target, weight=1)
+            if place in seen:
+                doubtful((*path, field, index), "stands in this route already; it is tried once")
+            seen.append(place)
+
+
+def _embeddings(path: lines.Path, route: Route, wrong: Note, doubtful: Note) -> None:
+    """Vectors of two models cannot be compared: an index that holds both is ruined, and nobody notices."""
+    name = str(path[-1])
+    pattern = patterns.is_pattern(name)
+    places = (*route.targets, *route.fallback)
+    models = {embedding.same(place.model or ("" if pattern else name)) for place in places}
+    if len(models) < 2:
+        return
+    if any(map(embedding.is_one, (name, *(place.model or "" for place in places)))):
+        wrong(
+            (*path, "targets" if len(route.targets) > 1 else "fallback"),
+            "would send embeddings to different models, whose vectors cannot be compared; expected the same model everywhere",
+        )
+    elif pattern and any(patterns.compiled(name).search(known) for known in embedding.KNOWN):
+        doubtful(path, "catches embedding models too; for embeddings only the places with the first target's model are used")
+
+
+def _hedge(path: lines.Path, hedge: Hedge, wrong: Note) -> None:
+    if hedge.after != "p95":
+        try:
+            seconds = float(hedge.after)
+        except ValueError:
+            seconds = math.nan
+        if not (math.isfinite(seconds) and seconds > 0):
+            wrong((*path, "after"), 'expected "p95", or a number of seconds in quotes, such as "2.5"')
+    if not 0 < hedge.extra <= 1:
+        wrong((*path, "extra"), "expected a share above 0 and at most 1, such as 0.05")
+
+
+def _retry(retry: Retry, wrong: Note) -> None:
+    if retry.attempts < 1:
+        wrong(("retry", "attempts"), "expected at least 1 (the first one counts)")
+    if retry.budget_floor < 0:
+        wrong(("retry", "budget_floor"), "expected 0 or more")
+    for name in ("pause", "longest_pause", "budget"):
+        value = getattr(retry, name)
+        if not (math.isfinite(value) and value >= 0):
+            wrong(("retry", name), "expected 0 or more")
+    if retry.time is not None and not (math.isfinite(retry.time) and retry.time > 0):
+        wrong(("retry", "time"), "expected a number of seconds above 0")
+
+
+def _circuit(circuit: Circuit, wrong: Note) -> None:
+    if not 0 < circuit.errors <= 1:
+        wrong(("circuit", "errors"), "expected a share above 0 and at most 1, such as 0.5")
+    if circuit.samples < 1:
+        wrong(("circuit", "samples"), "expected at least 1")
+    for name in ("window", "slow", "pause", "longest_pause"):
+        value = getattr(circuit, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            wrong(("circuit", name), "expected a number of seconds above 0")
+
+
+def _when(path: lines.Path, when: When, wrong: Note) -> None:
+    for name, read in (("prompt_tokens", bounds), ("time", hours), ("tz", zone)):
+        value = getattr(when, name)
+        if value is not None:
+            try:
+                read(value)
+            except ValueError as error:
+                wrong((*path, name), str(error))
+    if when.tz is not None and when.time is None:
+        wrong((*path, "tz"), "expected `time` beside it: it is that one's time zone")
+    for name in ("consumer", "group"):
+        value = getattr(when, name)
+        if value is not None and not value.strip(" ,"):
+            wrong((*path, name), "is empty; expected names or globs, separated by commas")
+    for name, texts in (("tags", when.tags), ("header", when.header)):
+        for key in texts:
+            if not key or (name == "header" and not _HEADER.match(key)):
+                wrong((*path, name, key), "expected the name of an HTTP header" if name == "header" else "expected a name")
+    if not any(getattr(when, field) not in (None, {}) for field in When.__struct_fields__):
+        wrong(path, "is empty; expected a condition, or no `when`")
 
 
 def _target(path: lines.Path, target: RouteTarget, known: Collection[str], wrong: Note) -> None:
+    if target.when is not None:
+        _when((*path, "when"), target.when, wrong)
+    for name, value in target.params.items():
+        if name in ("model", "stream"):
+            wrong((*path, "params", name), "cannot be set here")
+        elif not _is_json(value):
+            wrong((*path, "params", name), "expected something that JSON can say")
     if target.weight < 0:
         wrong((*path, "weight"), "expected 0 or more")
     if target.model is not None and (
@@ -281,6 +440,14 @@ def _target(path: lines.Path, target: RouteTarget, known: Collection[str], wrong
         else:
             hint = f"add a table {lines.quoted('[providers.NAME]')[1:-1]}"
         wrong((*path, "provider"), f"no provider {lines.quoted(target.provider)} is configured; {hint}")
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_json, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _limits(limits: Limits, path: lines.Path, wrong: Note) -> None:
@@ -334,7 +501,7 @@ def references(config: Config) -> list[tuple[lines.Path, str]]:
     """Every place of *config* where a secret or a reference to one stands, with what stands there."""
     found: list[tuple[lines.Path, str]] = []
     for name, provider in config.providers.items():
-        found += [(("providers", name, "keys", index), reference) for index, reference in enumerate(provider.keys)]
+        found += [(("providers", name, "keys", index), reference) for index, reference in enumerate(provider.references)]
         if provider.proxy and provider.proxy.startswith(("env:", "file:")):
             found.append((("providers", name, "proxy"), provider.proxy))
     if config.upstream.proxy and config.upstream.proxy.startswith(("env:", "file:")):

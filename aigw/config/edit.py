@@ -327,7 +327,7 @@ def _literals(values: dict[str, Any]) -> set[str]:
     """The secrets that are written where references may stand, and the values of headers."""
     found: list[Any] = []
     for table in _tables(values, "providers"):
-        found += table["keys"] if isinstance(table.get("keys"), list) else []
+        found += map(secrets.written, table["keys"]) if isinstance(table.get("keys"), list) else []
         found += table["headers"].values() if isinstance(table.get("headers"), dict) else []
     found += [table.get("key") for table in _tables(values, "consumers")]
     return {one for one in found if isinstance(one, str) and len(one) > 3 and secrets.is_literal(one)}

@@ -13,7 +13,7 @@ import stat
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -139,7 +139,10 @@ def public(config: Config) -> dict[str, Any]:
     """*config* as plain values that may be shown: no literal key, no header's value, no password in an address."""
     plain: dict[str, Any] = msgspec.to_builtins(config)
     for provider in plain["providers"].values():
-        provider["keys"] = [secrets.public(reference) for reference in provider["keys"]]
+        provider["keys"] = [
+            {**key, "key": secrets.public(key["key"])} if isinstance(key, dict) else secrets.public(key)
+            for key in provider["keys"]
+        ]
         provider["headers"] = dict.fromkeys(provider["headers"], "***")
         provider["settings"] = {name: _setting(name, value) for name, value in provider["settings"].items()}
         provider["proxy"] = _without_user(provider["proxy"])
@@ -164,7 +167,7 @@ def _literals(config: Config) -> list[str]:
     found = [
         lines.dotted(("providers", name, "keys"))
         for name, provider in config.providers.items()
-        if any(secrets.is_literal(reference) for reference in provider.keys)
+        if any(secrets.is_literal(reference) for reference in provider.references)
     ]
     found += [
         lines.dotted(("consumers", name, "key"))
@@ -279,6 +282,11 @@ def _checked(value: Any, kind: Any, path: lines.Path, wrong: check.Note) -> Any:
     """*value*, less what does not fit *kind*; each misfit is reported to *wrong*. `_WRONG` when nothing usable is left."""
     options = [option for option in get_args(kind) if option is not NoneType] if NoneType in get_args(kind) else [kind]
     kind = options[0]
+    if kind is Any:
+        return value
+    if isinstance(kind, UnionType):  # a string, or a table that says more
+        first, table = get_args(kind)
+        kind = table if isinstance(value, dict) else first
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _checked_table(value, kind, path, wrong) if isinstance(value, dict) else _misfit(value, kind, path, wrong)
     if get_origin(kind) is dict:
@@ -300,7 +308,7 @@ def _checked(value: Any, kind: Any, path: lines.Path, wrong: check.Note) -> Any:
 
 
 def _checked_table(value: Mapping[str, Any], kind: type[msgspec.Struct], path: lines.Path, wrong: check.Note) -> Any:
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     for name in value:
         if name not in fields:
             wrong((*path, name), f"unknown key{_meant(name, list(fields), path)}")
@@ -347,7 +355,8 @@ def _expected(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(f'"{choice}"' for choice in get_args(kind))
     if get_origin(kind) is tuple:
-        return "a list of strings" if get_args(kind)[0] is str else "a list of tables"
+        item = get_args(kind)[0]
+        return "a list of strings" if item is str or isinstance(item, UnionType) else "a list of tables"
     if get_origin(kind) is dict:
         return "a table"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}.get(kind, "a table")

@@ -6,7 +6,7 @@ seconds. Secrets are references (`env:NAME`, `file:PATH`) or literals and are re
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -33,6 +33,8 @@ class Server(Table, frozen=True, kw_only=True):
     max_connections: int = 3000  # callers' connections at once
     max_connections_per_address: int = 1000  # the same from one address; 0: no limit. Never counted: this machine, `trusted`
     lossy: Literal["allow", "deny"] = "allow"  # deny: a request that its provider's dialect cannot express whole gets a 400
+    realtime_idle: float = 900.0  # seconds a realtime session may pass without an event from either side
+    realtime_message: int = 16 * 1024 * 1024  # bytes of the largest event (OpenAI's own limit for audio is 15 MiB)
     trusted: tuple[str, ...] = ()  # addresses and networks of proxies in front, behind each of which are many callers
 
 
@@ -68,13 +70,25 @@ class Upstream(Timeouts, frozen=True, kw_only=True):
     max_connections: int = 1000  # to one origin; more requests wait their turn
 
 
+class ProviderKey(Table, frozen=True, kw_only=True):
+    """A key of a provider's pool with more to say than where it is kept."""
+
+    key: str  # env:NAME, file:PATH or literal
+    label: str | None = None  # what records, commands and metrics call it; unset: as its place ("openai#2")
+    weight: int = 1  # its share of the traffic
+    rpm: int | None = None  # requests it may be used for in any minute; unset: as many as the provider lets through
+    tpm: int | None = None  # tokens in any minute, prompts by estimate until they are counted
+    models: tuple[str, ...] = ()  # names or globs that it may be used for; empty: all
+    account: str | None = None  # keys of one account share its limits; unset: the provider table's
+
+
 class Provider(Timeouts, frozen=True, kw_only=True):
     """Someone who serves models. The table's name is a row of the catalog unless `kind` says otherwise."""
 
     kind: str | None = None  # catalog row, "openai-compatible" for any server that speaks OpenAI
     base_url: str | None = None  # replaces the row's, in the same form (with /v1 where the row has it)
     anthropic_base_url: str | None = None  # where /v1/messages is served, without /v1
-    keys: tuple[str, ...] = ()  # a pool: env:NAME, file:PATH or literal
+    keys: tuple[str | ProviderKey, ...] = ()  # a pool: env:NAME, file:PATH or literal, or a table
     account: str | None = None  # keys of one provider account share its limits
     residency: str | None = None  # cn, eu, us, local ...
     models: tuple[str, ...] = ()  # models this provider claims besides those it lists itself
@@ -86,13 +100,48 @@ class Provider(Timeouts, frozen=True, kw_only=True):
     ca_file: str | None = None
     stream_usage: bool | None = None  # ask for usage in streams (stream_options.include_usage); unset: as the row says
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Where each key is kept (or the key itself), in the order of `keys`."""
+        return tuple(one if isinstance(one, str) else one.key for one in self.keys)
 
-class RouteTarget(Table, frozen=True, kw_only=True):
+    def labels(self, name: str) -> tuple[str, ...]:
+        """What each key is called; *name* is that of the table."""
+        written = ("" if isinstance(one, str) else one.label or "" for one in self.keys)
+        return tuple(label or f"{name}#{number}" for number, label in enumerate(written, 1))
+
+
+class When(Table, frozen=True, kw_only=True):
+    """What a request must be for a target to get it: all that is written here, at once."""
+
+    consumer: str | None = None  # names or globs, separated by commas
+    group: str | None = None  # the same, of the consumer's group
+    tags: dict[str, str] = {}  # tags of the consumer; values may be globs
+    tools: bool | None = None  # true: only with tools; false: only without
+    images: bool | None = None
+    audio: bool | None = None
+    prompt_tokens: str | None = None  # ">8000", "<=8000" or "1000-8000", by estimate
+    header: dict[str, str] = {}  # headers of the request; values may be globs
+    time: str | None = None  # "22:00-06:00": from and until, every day
+    tz: str | None = None  # such as "Asia/Shanghai". Unset: this machine's
+
+
+class RouteTarget(Timeouts, frozen=True, kw_only=True):
     """One place of a route."""
 
     provider: str
     model: str | None = None  # unset: the requested name
     weight: int = 1
+    when: When | None = None  # unset: every request
+    purpose: Literal["context", "content-filter"] | None = msgspec.field(default=None, name="for")
+    params: dict[str, Any] = {}  # top-level keys of the request's body, set for this place: max_tokens, temperature ...
+
+
+class Hedge(Table, frozen=True, kw_only=True):
+    """A second place is asked when the first one takes unusually long to begin; whoever begins first is heard."""
+
+    after: str = "p95"  # of the place's own latest first bytes; or seconds: "2.5"
+    extra: float = 0.05  # share of requests that may be asked twice
 
 
 class Route(Timeouts, frozen=True, kw_only=True):
@@ -100,8 +149,40 @@ class Route(Timeouts, frozen=True, kw_only=True):
 
     targets: tuple[RouteTarget, ...]
     fallback: tuple[RouteTarget, ...] = ()
-    retries: int | None = None  # further attempts after the first; unset: each key and target once, at most 5
+    strategy: Literal["weighted", "least-busy", "lowest-latency", "cheapest", "prefix-affinity", "priority"] = "weighted"
+    retries: int | None = None  # further attempts after the first; unset: [retry] attempts - 1
     response_model: Literal["upstream", "requested"] = "upstream"
+    global_fallback: bool = True  # whether [fallback] stands behind its own fallbacks
+    hedge: Hedge | None = None  # unset: never
+    min_tokens_per_second: float | None = None  # a stream that begins slower is tried elsewhere; unset: never
+
+
+class Fallback(Table, frozen=True, kw_only=True):
+    """Places behind every route's own fallbacks, and behind names that need no route."""
+
+    targets: tuple[RouteTarget, ...] = ()
+
+
+class Retry(Table, frozen=True, kw_only=True):
+    """How often, how long and how much more is tried."""
+
+    attempts: int = 6  # of one exchange, the first included; a route's `retries` wins
+    time: float | None = None  # seconds after which no further attempt begins; unset: server.timeout
+    pause: float = 0.25  # seconds before the only place is tried again, on average; doubled with each time
+    longest_pause: float = 8.0
+    budget: float = 0.15  # further attempts at places that fail, as a share of requests over ten seconds
+    budget_floor: int = 100  # further attempts in ten seconds that are always allowed
+
+
+class Circuit(Table, frozen=True, kw_only=True):
+    """When a place is passed over for a while."""
+
+    errors: float = 0.5  # share of the last answers that failed
+    samples: int = 5  # answers that must be known
+    window: float = 10.0  # seconds that are looked back
+    slow: float | None = None  # seconds to the first byte beyond which an answer counts as failed here; unset: never
+    pause: float = 1.0  # seconds until the first look whether it is back
+    longest_pause: float = 4.0  # seconds between two looks, at most
 
 
 class Limits(Table, frozen=True, kw_only=True):
@@ -164,6 +245,9 @@ class Config(Table, frozen=True, kw_only=True):
     upstream: Upstream = Upstream()
     providers: dict[str, Provider] = {}
     routes: dict[str, Route] = {}
+    fallback: Fallback = Fallback()
+    retry: Retry = Retry()
+    circuit: Circuit = Circuit()
     limits: Limits = Limits()
     consumers: dict[str, Consumer] = {}
     prices: dict[str, Price] = {}

@@ -76,6 +76,12 @@ def public(reference: str) -> str:
     return "sha256:***" if reference.startswith("sha256:") else "***"
 
 
+def written(item: object) -> str:
+    """The reference in an item of a provider's `keys`, as plain TOML has it: a string, or a table with a `key`; else ""."""
+    found = item.get("key") if isinstance(item, dict) else item
+    return found if isinstance(found, str) else ""
+
+
 def _from_environment(name: str, key: str, environment: Mapping[str, str]) -> tuple[str, str]:
     if not _VARIABLE.match(name):
         # not repeated: somebody may have put the secret itself behind "env:"

@@ -96,7 +96,8 @@ _GROUPS: tuple[tuple[Verdict, str], ...] = (
         LIMITED,
         """rate_limit_exceeded rate_limit_error rate_limit_reached_error slow_down resource_exhausted throttlingexception
         modelaccounttpmratelimitexceeded modelnotreadyexception throttling ratelimitexceeded requestlimitexceeded
-        rpm_rate_limit_exceeded tpm_rate_limit_exceeded toomanyrequestsexception glm:1302 glm:1303 minimax:1002 spark:11202 spark:11203""",
+        rpm_rate_limit_exceeded tpm_rate_limit_exceeded toomanyrequestsexception glm:1302 glm:1303 minimax:1002 spark:11202
+        spark:11203""",
     ),
     (TIMED_OUT, "modeltimeoutexception timeout_error deadline_exceeded minimax:1001"),
     (

@@ -34,7 +34,7 @@ def retry_after(headers: Mapping[str, str], now: float, delay: str = "") -> floa
     *delay* is what the body asked for (Google's RetryInfo: "34.07s"). The first that speaks wins: retry-after-ms,
     retry-after, the body, the windows that are used up.
     """
-    milliseconds = _number(headers.get("retry-after-ms", ""))
+    milliseconds = number(headers.get("retry-after-ms", ""))
     candidates = [None if milliseconds is None else milliseconds / 1000]
     asked = headers.get("retry-after", "")
     candidates += [_seconds(asked), _until(asked, now), _seconds(delay)]
@@ -44,8 +44,8 @@ def retry_after(headers: Mapping[str, str], now: float, delay: str = "") -> floa
     resets = [
         fit
         for reset, remaining in _WINDOWS
-        if reset in headers and _number(headers.get(remaining, "0")) in {0.0, None}
-        if (fit := _fit(_moment(headers[reset], now))) is not None
+        if reset in headers and number(headers.get(remaining, "0")) in {0.0, None}
+        if (fit := _fit(moment(headers[reset], now))) is not None
     ]
     return max(resets, default=None)
 
@@ -56,13 +56,14 @@ def _fit(seconds: float | None) -> float | None:
     return min(max(seconds, 0.0), LONGEST)
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """A plain number, without a sign; None for anything else."""
     return float(text) if re.fullmatch(r"[ \t]*[0-9]{1,15}(\.[0-9]{0,9})?[ \t]*", text) else None
 
 
 def _seconds(text: str) -> float | None:
     """A number of seconds, or a duration as Go and Google write it."""
-    plain = _number(text)
+    plain = number(text)
     if plain is not None:
         return plain
     match = re.fullmatch(_DURATION, text.strip().lower()) if len(text) < 32 else None
@@ -93,9 +94,9 @@ def _until(text: str, now: float) -> float | None:
         return None
 
 
-def _moment(text: str, now: float) -> float | None:
+def moment(text: str, now: float) -> float | None:
     """A reset header: a duration, a date, or seconds or milliseconds since the epoch."""
-    plain = _number(text)
+    plain = number(text)
     if plain is None:
         return _seconds(text) if _seconds(text) is not None else _until(text, now)
     if plain > 1e12:

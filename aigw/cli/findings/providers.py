@@ -83,12 +83,12 @@ def places(config: Config, environ: Mapping[str, str]) -> list[Place]:
 
 
 def _keys(name: str, table: schema.Provider, environ: Mapping[str, str]) -> Iterator[Key]:
-    for number, reference in enumerate(table.keys, 1):
+    for number, (label, reference) in enumerate(zip(table.labels(name), table.references, strict=True), 1):
         try:
             secret = secrets.resolve(reference, key=f"providers.{name}.keys[{number - 1}]", environment=environ)
         except ConfigError:
             continue
-        yield Key(f"{name}#{number}", secrets.public(reference), secret)
+        yield Key(label, secrets.public(reference), secret)
 
 
 def _origin(provider: CompatibleProvider) -> Origin | None:

@@ -134,7 +134,7 @@ def _from_environment(plan: Plan, file: ConfigFile, environ: Mapping[str, str]) 
     """Every provider whose variable is set; of two that share a variable the one that stands first in the catalog."""
     taken = {key.reference for provider in plan.providers for key in provider.keys}
     for table in (file.get("providers") or {}).values():
-        taken |= set(table.get("keys") or ()) if isinstance(table, dict) else set()
+        taken |= set(map(secrets.written, table.get("keys") or ())) if isinstance(table, dict) else set()
     found = 0
     for name in catalog.ids():
         row = catalog.row(name)

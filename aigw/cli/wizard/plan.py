@@ -150,7 +150,8 @@ def _provider(provider: Provider, file: ConfigFile, reference: Reference) -> Non
         file.set(value, *place, name)
     if added:
         before = [] if provider.replace else list(file.get(*place, "keys") or [])
-        file.set(list(dict.fromkeys([*before, *added])), *place, "keys")
+        standing = {secrets.written(one) for one in before}
+        file.set([*before, *(one for one in dict.fromkeys(added) if one not in standing)], *place, "keys")
 
 
 def _header() -> str:

@@ -283,7 +283,7 @@ class Interview:
         used = {key.reference for key in provider.keys}
         if not provider.replace:
             standing = self._standing.get(provider.name, {}).get("keys")
-            used |= set(standing) if isinstance(standing, list) else set()
+            used |= set(map(secrets.written, standing)) if isinstance(standing, list) else set()
         set_here = [name for name in self._variables(row) if f"env:{name}" not in used]
         if set_here:
             choices = [Choice(f"env:{name}", f"${name}", say("set in this shell", "当前环境中已设置")) for name in set_here]
