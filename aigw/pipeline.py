@@ -145,6 +145,33 @@ class Pipeline:
             ended = self._end(exchange, sink, relay)
         await ended
 
+    async def host(self, exchange: Exchange, sink: Sink, session: Callable[[Route], Awaitable[None]]) -> None:
+        """The walk of what is no request but a session: let in, counted, routed and recorded like any exchange; between that,
+        *session* lasts as long as it lasts. It may raise GatewayError."""
+        permit: Permit | None = None
+        exchange.deadline = exchange.started + self.patience
+        try:
+            exchange.caller = caller = self.directory.authenticate(exchange.headers, exchange.address)
+            permit = await self.limits.admit(caller, exchange.at)
+            exchange.chosen = route = self.table.resolve(exchange.requested_model)
+            await session(route)
+        except ThrottledError as error:
+            exchange.failure = error
+            await self.directory.throttle.pause()
+        except GatewayError as error:
+            exchange.failure = error
+        except asyncio.CancelledError as error:
+            exchange.failure = error
+            raise
+        except Exception as error:  # noqa: BLE001 - the border, as above
+            exchange.failure = InternalError("gateway_internal", "The gateway failed on this session; this is a bug of ours.")
+            log.error("session %s: %s at %s", exchange.id, type(error).__name__, _where(error))
+        finally:
+            if permit is not None:
+                self.limits.release(permit)
+            ended = self._end(exchange, sink, None)
+        await ended
+
     async def _read_slowly(self, exchange: Exchange) -> None:
         """The same three steps for a body that takes milliseconds: the others get their turn between them."""
         await asyncio.sleep(0)
@@ -269,7 +296,7 @@ class Pipeline:
         if exchange.chosen is not None:
             exchange.route = exchange.chosen.name
         exchange.config_hash = self.config_hash
-        exchange.bytes_in = len(exchange.body)
+        exchange.bytes_in += len(exchange.body)
         chain = exchange.chain
         if chain:
             exchange.attempts = _encode_attempts(chain).decode()

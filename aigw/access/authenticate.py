@@ -193,6 +193,13 @@ class Directory:
             raise PolicyError("policy_key_missing", f"the Authorization header is not of the form 'Bearer KEY'; {_HOW}")
         raise PolicyError("policy_key_missing", f"no API key; {_HOW}")
 
+    def objection(self, caller: Caller) -> PolicyError | None:
+        """Why *caller*, who was let in before, would not be now; None when it would. For what lasts longer than a request."""
+        if caller is ANONYMOUS:
+            return _withdrawn() if self.required else None
+        known = self._callers.get(caller.key.digest)
+        return _withdrawn() if known is None else self._problem(known)
+
     def _problem(self, caller: Caller) -> PolicyError | None:
         key, consumer = caller.key, caller.consumer
         if key.revoked is not None:
@@ -228,6 +235,10 @@ def _unknown(credential: str) -> PolicyError:
     else:
         message = f"this API key is well-formed but not known to this gateway; {_NEW}"
     return PolicyError("policy_key_invalid", message)
+
+
+def _withdrawn() -> PolicyError:
+    return PolicyError("policy_key_revoked", f"this API key is no longer known to this gateway; {_NEW}")
 
 
 def _day(seconds: float) -> str:

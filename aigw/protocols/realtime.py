@@ -6,6 +6,7 @@ transcription of the caller's audio. They are found by their bytes; nothing else
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -63,7 +64,7 @@ def offered(header: str) -> Offer:
     return Offer(answer, key, beta.replace("-", "=", 1))
 
 
-def query(model: str, asked: dict[str, str], *, parameter: str = "model") -> str:
+def query(model: str, asked: Mapping[str, str], *, parameter: str = "model") -> str:
     """The query a provider gets: the model under *parameter*, unless the caller joins a call (`call_id`) or wants
     transcriptions (`intent`), which go on in its place."""
     instead = {name: asked[name] for name in ("intent", "call_id") if asked.get(name)}

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from aigw.errors import ConfigError
 from aigw.protocols.operations import OPERATIONS
+from aigw.protocols.realtime import REALTIME
 from aigw.providers.catalog import Row
 
 _PLACE = re.compile(r"\{([a-z_]+)\}")
@@ -45,6 +46,17 @@ class Addresses:
                 f"expected a URL of the same form as {row.name}'s own, {row.base_url}", key=f"{self._place}.base_url"
             )
         return urls
+
+    def realtime(self) -> tuple[str, str]:
+        """The URL of the websocket (as https://, which its handshake is) and the query parameter that names the model there;
+        "" when there is none. What a server of the operator's own offers nobody knows, so it is asked."""
+        row, surface = self._row, self._openai_surface()
+        known = "realtime" in row.capabilities or "realtime" in row.urls or row.category in {"local", "generic"}
+        if not known or not surface or row.protocol not in {"openai", "azure"}:  # Google's has another dialect
+            return "", ""
+        if row.protocol == "azure" and self._settings.get("api_version", "")[:1].isdigit():  # a dated version: the classic form
+            return self._moved(f"{row.base_url}/openai/realtime"), "deployment"
+        return self._moved(row.urls.get("realtime", "")) or surface + REALTIME.path, "model"
 
     def models(self) -> str:
         """The URL that lists the models, "" when there is none."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from aigw.deployment import ProviderKey
 from aigw.errors import UpstreamError
 from aigw.exchange import Headers, UpstreamRequest
 from aigw.protocols.operations import Operation
+from aigw.protocols.realtime import Handshake
 from aigw.protocols.translation.contract import Toward
 
 
@@ -93,3 +94,14 @@ class Provider(Protocol):
 
     def error_in_body(self, body: bytes, key: ProviderKey | None = None) -> UpstreamError | None:
         """The error that an answer with status 200 really is; None when it is a proper answer."""
+
+
+@runtime_checkable
+class RealtimeProvider(Protocol):
+    """A provider that may have realtime sessions (websockets)."""
+
+    def handshake(
+        self, model: str, key: ProviderKey | None, headers: Mapping[str, str], asked: Mapping[str, str]
+    ) -> Handshake | None:
+        """How a session with *model* is asked for; None when there are none here. *headers* are the caller's, *asked* is its
+        query. Raises CallerError for a header value that cannot be sent."""

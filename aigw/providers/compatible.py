@@ -12,7 +12,9 @@ from aigw.config import schema, secrets
 from aigw.deployment import ProviderKey
 from aigw.errors import CallerError, ConfigError, UpstreamError
 from aigw.exchange import Headers, Origin, Target, UpstreamRequest
+from aigw.protocols import realtime
 from aigw.protocols.operations import OPERATIONS, Operation
+from aigw.protocols.realtime import Handshake
 from aigw.protocols.translation import TRANSLATORS
 from aigw.protocols.translation.contract import Toward
 from aigw.providers import catalog, judge, model_list, proxy
@@ -27,6 +29,7 @@ ANTHROPIC_VERSION = "2023-06-01"
 # stays here. What caller and operator may say together is joined; of the others the caller's wins.
 _OPENAI_WORDS = ("openai-beta", "idempotency-key")
 _ANTHROPIC_WORDS = ("anthropic-beta", "idempotency-key", "anthropic-version")
+_SAFETY = "openai-safety-identifier"  # who the end user is, as a digest; of realtime sessions, where no body says it
 _LISTS = frozenset({"anthropic-beta", "openai-beta"})
 _LONGEST_WORD = 2048
 """Characters of one such header; a Claude Code request's longest has about 200."""
@@ -56,12 +59,14 @@ class Endpoint(NamedTuple):
 
 
 class Patience(NamedTuple):
-    """Seconds to wait for a connection, the first byte, the next block, and the whole answer."""
+    """Seconds to wait for a connection, the first byte of a stream, the next block, the whole answer, and for an answer that is
+    no stream: all of it is thought out before its first byte."""
 
     connect: float = 10.0
-    first_byte: float = 300.0
+    first_byte: float = 120.0
     idle: float = 300.0
     total: float = 3600.0
+    plain: float = 600.0
 
 
 class CompatibleProvider:
@@ -82,15 +87,19 @@ class CompatibleProvider:
         words: Mapping[str, str],
         patience: Patience,
         redactor: Redactor,
+        realtime: Endpoint | None = None,
+        realtime_model: str = "model",
     ) -> None:
         """*endpoints* by operation; *models* is the one that lists models, *key_check* tells only whether a key is good.
-        *headers* go with every request; *words* are the operator's values for headers that a caller may say as well."""
+        *headers* go with every request; *words* are the operator's values for headers that a caller may say as well.
+        *realtime* is where websockets are opened; *realtime_model* is the query parameter for the model there."""
         self.name, self.kind, self.price_id = name, row.id, row.id
         self.account, self.residency, self.stream_usage = account, residency, stream_usage
         self.lists_models = models is not None
         self._row, self._endpoints, self._models, self._headers, self._words = row, endpoints, models, headers, words
         self._key_check = key_check
-        self._connect, self._first_byte, self._idle, self._total = patience
+        self._realtime, self._realtime_model = realtime, realtime_model
+        self._connect, self._first_byte, self._idle, self._total, self._plain = patience
         self._redactor = redactor
         self._dialects = {name: operation.dialect for name, operation in OPERATIONS.items() if name in endpoints}
         self._serving = {name: _serving(operation, endpoints, row) for name, operation in OPERATIONS.items()}
@@ -152,10 +161,28 @@ class CompatibleProvider:
             body,
             extra,
             connect_timeout=self._connect,
-            first_byte_timeout=self._first_byte,
+            first_byte_timeout=self._first_byte if stream else self._plain,
             idle_timeout=self._idle,
             timeout=self._total,
         )
+
+    def handshake(
+        self, model: str, key: ProviderKey | None, headers: Mapping[str, str], asked: Mapping[str, str]
+    ) -> Handshake | None:
+        """How a realtime session with *model* is asked for; None when there are none here. *headers* are the caller's, *asked*
+        is its query. Raises CallerError for a header value that cannot be sent."""
+        if self._realtime is None:
+            return None
+        extra = self._extra("openai_chat", _said("openai_chat", headers))
+        sent = {**_credentials(self._row.auth, "" if key is None else key.secret), "user-agent": f"aigw/{__version__}"}
+        sent |= self._headers
+        sent |= dict(line.split(": ", 1) for line in extra.decode("ascii").split("\r\n") if line)
+        safety = headers.get(_SAFETY)
+        if safety is not None and len(safety) <= _LONGEST_WORD and _VALUE.fullmatch(safety):
+            sent[_SAFETY] = safety
+        path = self._realtime.path
+        path += ("&" if "?" in path else "?") + realtime.query(model, asked, parameter=self._realtime_model)
+        return Handshake(self._realtime.origin, path, sent, self._connect, self._first_byte)
 
     def models_request(self, key: ProviderKey | None) -> UpstreamRequest | None:
         return self._get(self._models, key)
@@ -267,6 +294,7 @@ def build(
     _check_keys(row, table, keys, headers, place)
     endpoint = _way(table, upstream, _query(row, settings), environ, place)
     endpoints = {operation: endpoint(url) for operation, url in urls.items()}
+    realtime_url, realtime_model = addresses.realtime()
     models_url = addresses.models() if table.list_models else ""
     key_check_url = addresses.key_check()
     residency = table.residency or _residency(row, next(iter(endpoints.values())).origin.host)
@@ -283,6 +311,8 @@ def build(
         words=words,
         patience=_patience(table, upstream),
         redactor=Redactor([*keys, *_other_secrets(headers, endpoints.values())]),
+        realtime=endpoint(realtime_url) if realtime_url else None,
+        realtime_model=realtime_model,
     )
 
 
@@ -412,10 +442,13 @@ def _patience(table: schema.Provider, upstream: schema.Upstream) -> Patience:
     """The provider's, else [upstream]'s, else ours."""
     names = ("connect_timeout", "first_byte_timeout", "stream_idle_timeout", "timeout")
     found = []
-    for name, default in zip(names, Patience(), strict=True):
+    for name in names:
         own, general = getattr(table, name), getattr(upstream, name)
-        found.append(float(own if own is not None else general if general is not None else default))
-    return Patience(*found)
+        found.append(own if own is not None else general)
+    said = {field: float(value) for field, value in zip(Patience._fields, found, strict=False) if value is not None}
+    if "first_byte" in said:
+        said["plain"] = said["first_byte"]
+    return Patience(**said)
 
 
 def _credentials(auth: str, secret: str) -> dict[str, str]:

@@ -614,19 +614,19 @@ class HttpTransport:
                     raise
                 return connection
         except TimeoutError:
-            raise _unreachable("could not be connected to in time", f"{where}: {within:g} s", "provider_timeout") from None
+            raise unreachable("could not be connected to in time", f"{where}: {within:g} s", "provider_timeout") from None
         except ssl.SSLCertVerificationError as error:
             why = error.verify_message or "unknown reason"
-            raise _unreachable("has no certificate we can trust", f"{where}: {why}; see `ca_file`", retry=False) from None
+            raise unreachable("has no certificate we can trust", f"{where}: {why}; see `ca_file`", retry=False) from None
         except ssl.SSLError as error:
-            raise _unreachable("could not agree on TLS", f"{where}: {error.reason or 'handshake failed'}") from None
+            raise unreachable("could not agree on TLS", f"{where}: {error.reason or 'handshake failed'}") from None
         except (socket.gaierror, UnicodeError) as error:  # UnicodeError: it can be no host name at all
             why = (isinstance(error, socket.gaierror) and error.strerror) or "not a host name"
-            raise _unreachable("has a host name that could not be resolved", f"{origin.host}: {why}") from None
+            raise unreachable("has a host name that could not be resolved", f"{origin.host}: {why}") from None
         except OSError as error:
             why = error.strerror or str(error) or "connection failed"
             via = f" by proxy {urlsplit(origin.proxy).hostname}" if origin.proxy else ""
-            raise _unreachable("could not be reached", f"{where}{via}: {why}") from None
+            raise unreachable("could not be reached", f"{where}{via}: {why}") from None
 
     async def _open_connection(self, connection: Connection, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
         context = self._context(origin.ca_file) if origin.scheme == "https" else None
@@ -656,18 +656,25 @@ class HttpTransport:
     def _context(self, ca_file: str) -> ssl.SSLContext:
         context = self._contexts.get(ca_file)
         if context is None:
-            context = ssl.create_default_context()
-            if ca_file:
-                try:
-                    context.load_verify_locations(cafile=ca_file)
-                except OSError as error:  # ssl.SSLError is one
-                    why = error.strerror or "holds no certificate"
-                    raise _unreachable(
-                        "could not be called: the gateway's `ca_file` for it cannot be used", f"{ca_file}: {why}", retry=False
-                    ) from None
-            context.set_alpn_protocols(["http/1.1"])
+            context = tls_context(ca_file)
             self._contexts[ca_file] = context
         return context
+
+
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    """What a provider's certificate is checked with: the system's authorities, and those in *ca_file*. Raises UpstreamError when
+    that cannot be read."""
+    context = ssl.create_default_context()
+    if ca_file:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            why = error.strerror or "holds no certificate"
+            raise unreachable(
+                "could not be called: the gateway's `ca_file` for it cannot be used", f"{ca_file}: {why}", retry=False
+            ) from None
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _spend(request: UpstreamRequest, seconds: float) -> None:
@@ -679,5 +686,6 @@ def _bad_response(message: str) -> UpstreamError:
     return UpstreamError("provider_bad_response", message, fault="deployment", may_retry=True)
 
 
-def _unreachable(message: str, detail: str, code: str = "provider_unreachable", *, retry: bool = True) -> UpstreamError:
+def unreachable(message: str, detail: str, code: str = "provider_unreachable", *, retry: bool = True) -> UpstreamError:
+    """Nothing was sent. *message* is for callers, *detail* for the operator."""
     return UpstreamError(code, message, detail=detail, fault="deployment", may_retry=retry, sent=False)

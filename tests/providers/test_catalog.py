@@ -169,7 +169,7 @@ def test_a_row_is_sound(row: catalog.Row) -> None:
     assert row.residency in {"", "cn", "eu", "ru", "intl", "local"}
     assert row.protocol in {"openai", "anthropic", "gemini", "vertex", "azure", "bedrock", "cohere", "ollama", "other", "demo"}
     assert row.auth in {"bearer", "none"} or re.fullmatch(r"[a-z-]+", row.auth)
-    assert set(row.urls) <= set(OPERATIONS)
+    assert set(row.urls) <= {*OPERATIONS, "realtime"}
     assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*", name) for name in row.env)
     places = {
         place for url in filter(None, urls) if url not in row.other_urls.values() for place in re.findall(r"\{(\w+)\}", url)
