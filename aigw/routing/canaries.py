@@ -49,7 +49,7 @@ HELD = 10.0
 KEEP = 90 * 86400.0
 """Seconds that counts are kept, after the last of them was written."""
 
-LEASE = 10.0
+LEASE = 5.0
 """Seconds until another server decides, when the one that did is gone."""
 
 TALKS = frozenset({"chat", "completions", "responses", "messages"})
@@ -356,6 +356,8 @@ class Canaries:
                 if watch.dirty:
                     await self._flush(watch)
                 await self._keep_held(watch.canary)
+            if self._watches:
+                await self._store.lease("canaries", self.node, 0.0)  # the next one need not wait for its end
 
     async def _flush(self, watch: Watch) -> None:
         canary = watch.canary

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -95,10 +96,7 @@ def test_a_failing_one_is_rolled_back(own: Own, far_side: FarSide) -> None:
         await bad(peer, request, number % 3)
 
     gateway = begun(own, config(far_side, old=good(), new=third), "--steps", "20,100", "--sticky", "header:x-person")
-    for _ in range(40):
-        traffic(gateway, 100)
-        if state(gateway) == "rolled_back":
-            break
+    eventually(lambda: traffic(gateway, 50) and state(gateway) == "rolled_back", every=0.2)
     found = status(gateway)
     assert found["state"] == "rolled_back"
     assert found["reason"].startswith("errors: ")
@@ -124,10 +122,7 @@ def test_a_slow_one_is_paused_and_resumed(own: Own, far_side: FarSide) -> None:
     flags = ("--steps", "50,100", "--sticky", "header:x-person", "--min-samples", "1000000")
     gateway = begun(own, written, *flags)
     streamed = ASKED | {"stream": True}
-    for _ in range(20):
-        traffic(gateway, 60, streamed)
-        if state(gateway) == "paused":
-            break
+    eventually(lambda: traffic(gateway, 60, streamed) and state(gateway) == "paused")
     found = status(gateway)
     assert (found["state"], found["share"]) == ("paused", 50)
     assert "the median time to the first token" in found["reason"]
@@ -147,10 +142,10 @@ def test_a_good_one_gets_everything(own: Own, far_side: FarSide) -> None:
     gateway = begun(own, written, *flags)
     seen: dict[str, int] = {}
     restarted = False
-    for _ in range(60):
-        traffic(gateway, 150)
-        if state(gateway) == "complete":
-            break
+    deadline = time.monotonic() + 30
+    while state(gateway) != "complete" and time.monotonic() < deadline:
+        traffic(gateway, 50)
+        time.sleep(0.1)
         if not restarted and status(gateway)["step"] == 1:
             restarted = True
             gateway.stop()
@@ -193,13 +188,11 @@ def test_a_shadow_answers_nobody_and_keeps_to_its_money(own: Own, far_side: FarS
     gateway = begun(own, config(far_side, old=good(), new=slow), "--shadow", "50%", "--spend", "0.1usd")
     before = len(far_side.seen["new"])
     started = status(gateway)
-    for _ in range(30):
-        assert set(traffic(gateway, 20)) == {"old"}
-        if state(gateway) == "spent":
-            break
+    eventually(lambda: set(traffic(gateway, 20)) == {"old"} and state(gateway) == "spent", every=0.3)
     found = status(gateway)
     assert (started["state"], found["state"]) == ("running", "spent")
-    copies = eventually(lambda: gateway.records("arm = 'shadow'"))
+    eventually(lambda: len(gateway.records("arm = 'shadow'")) >= 10)
+    copies = gateway.records("arm = 'shadow'")
     assert len(copies) == len(far_side.seen["new"]) - before == 10  # of a cent each: ten tokens at a thousand dollars a million
     assert sum(record.cost or 0 for record in copies) == 100_000_000
     assert {record.consumer for record in copies} == {""}
