@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter, time
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from aigw.canonical import Losses
 from aigw.config.scrub import Scrubber
-from aigw.deployment import Deployment, ProviderKey
+from aigw.deployment import Deployment, ProviderKey, Route
 from aigw.errors import CallerError, GatewayError, UpstreamError
 from aigw.exchange import Attempt, Cost, Exchange, Headers, Sink, UpstreamRequest, Usage
 from aigw.metering import usage as metering
@@ -66,6 +66,8 @@ class Attempter:
             body = self._body(exchange, operation, deployment, provider)
         else:
             relay, body = self._translated(exchange, sink, operation, via, provider, key)
+        if deployment.params:
+            body = _with(body, deployment.params)
         started = int((began - exchange.started) * 1e6)
         attempt = Attempt(provider=provider.name, model=exchange.model, key=key.label, started=started)
         exchange.chain.append(attempt)
@@ -75,7 +77,7 @@ class Attempter:
             if credential is not None:
                 await self._fresh(credential)
             request = provider.prepare(via, body, key, exchange.headers, model, stream=exchange.stream)
-            self._hurry(exchange, request, began)
+            self._hurry(exchange, deployment, request, began)
             if not operation.safe:
                 request.once = True
             await self.transport.send(request, relay)
@@ -214,16 +216,13 @@ class Attempter:
         return body
 
     @staticmethod
-    def _hurry(exchange: Exchange, request: UpstreamRequest, now: float) -> None:
-        """The route's own timeouts, and never longer for the first byte than the caller's patience lasts."""
+    def _hurry(exchange: Exchange, deployment: Deployment, request: UpstreamRequest, now: float) -> None:
+        """The place's own timeouts, else the route's, and never longer for the first byte than the caller's patience lasts."""
         route = exchange.chosen
         if route is not None and route.timed:
-            for name in ("connect_timeout", "first_byte_timeout", "timeout"):
-                own = getattr(route, name)
-                if own is not None:
-                    setattr(request, name, own)
-            if route.stream_idle_timeout is not None:
-                request.idle_timeout = route.stream_idle_timeout
+            _set_timeouts(request, route)
+        if deployment.timed:
+            _set_timeouts(request, deployment)
         left = exchange.deadline - now
         request.patience = left
         if left < request.first_byte_timeout:
@@ -234,3 +233,22 @@ class Attempter:
         usage = metering.estimate(exchange.operation, exchange.body)
         cost = self.prices.price(exchange.provider, (exchange.model,), usage, exchange.at)
         return None if cost is None else cost.nano
+
+
+def _set_timeouts(request: UpstreamRequest, said: Deployment | Route) -> None:
+    for name in ("connect_timeout", "first_byte_timeout", "timeout"):
+        own = getattr(said, name)
+        if own is not None:
+            setattr(request, name, own)
+    if said.stream_idle_timeout is not None:
+        request.idle_timeout = said.stream_idle_timeout
+
+
+def _with(body: bytes, params: tuple[tuple[str, Any], ...]) -> bytes:
+    """*body* with what the operator sets for a place."""
+    for name, value in params:
+        try:
+            body = splice.set_value(body, name, value)
+        except ValueError:
+            raise CallerError("caller_invalid_request", f"The request names `{name}` twice.", param=name) from None
+    return body

@@ -34,8 +34,9 @@ import msgspec
 
 from aigw.config import patterns, schema
 from aigw.config.lines import quoted
-from aigw.deployment import Deployment, Route
+from aigw.deployment import Deployment, Hedge, Route
 from aigw.errors import CallerError
+from aigw.routing.conditions import Conditions
 
 MAX_NAME = patterns.MAX_LENGTH
 """Characters of a model's name. The longest in use, ARNs of Bedrock, have about 150."""
@@ -105,16 +106,30 @@ class Table:
     """All names and their routes. Not thread-safe; made anew for each config."""
 
     def __init__(
-        self, routes: Mapping[str, schema.Route], providers: Sequence[Claimant], *, unowned: Iterable[str] = UNOWNED
+        self,
+        routes: Mapping[str, schema.Route],
+        providers: Sequence[Claimant],
+        *,
+        fallback: Sequence[schema.RouteTarget] = (),
+        unowned: Iterable[str] = UNOWNED,
     ) -> None:
-        """*routes* as in a checked config; *providers* in the config's order. Raises ValueError for a pattern that cannot be
-        used and for two providers of one name."""
-        self._exact = {name: _built(name, route, "route") for name, route in routes.items() if not patterns.is_pattern(name)}
+        """*routes* as in a checked config; *providers* in the config's order; *fallback* are the places behind all
+        others. Raises ValueError for a pattern or a condition that cannot be used and for two providers of one name."""
+        self._providers = tuple(providers)
+        self._local = frozenset(provider.name for provider in self._providers if provider.local)
+        conditions = Conditions()
+        self._everywhere = tuple(_place(target, conditions) for target in fallback)
+        self._exact = {
+            name: self._built(name, route, "route", conditions)
+            for name, route in routes.items()
+            if not patterns.is_pattern(name)
+        }
         self._patterns = [
-            _Pattern(patterns.compiled(name), patterns.literal_head(name), _built(name, routes[name], "pattern"))
+            _Pattern(
+                patterns.compiled(name), patterns.literal_head(name), self._built(name, routes[name], "pattern", conditions)
+            )
             for name in sorted(filter(patterns.is_pattern, routes), key=patterns.specificity)
         ]
-        self._providers = tuple(providers)
         self._index = {provider.name: index for index, provider in enumerate(self._providers)}
         if len(self._index) < len(self._providers):
             raise ValueError("two providers have the same name")
@@ -205,17 +220,17 @@ class Table:
             for pattern in self._patterns:
                 if pattern.head.startswith(f"{head}/") and pattern.expression.search(model):
                     return pattern.route
-            return _single(model, head, None if holder == named else rest, "provider/model")
+            return self._single(model, head, None if holder == named else rest, "provider/model")
         for pattern in self._patterns:
             if pattern.expression.search(model):
                 return pattern.route
         # A list beats whoever comes after it, so what they claim decides nothing: not even between the list and those before.
         claim = self._claim(model, len(self._providers) if holder is None else holder)
         if holder is not None and (claim is None or claim.weak or claim.place == holder or self._lacks(claim.place, model)):
-            return _single(model, self._providers[holder].name, None, "live")
+            return self._single(model, self._providers[holder].name, None, "live")
         if claim is None:
             return None
-        return _single(model, self._providers[claim.place].name, model[claim.cut :] if claim.cut else None, "catalog")
+        return self._single(model, self._providers[claim.place].name, model[claim.cut :] if claim.cut else None, "catalog")
 
     def _named(self, model: str) -> int | None:
         """The provider whose name stands before the first slash of *model*."""
@@ -244,6 +259,40 @@ class Table:
         return live is not None and model not in live
 
     # --- building ---
+
+    def _built(self, name: str, route: schema.Route, source: str, conditions: Conditions) -> Route:
+        targets = tuple(_place(target, conditions) for target in route.targets)
+        own = tuple(_place(target, conditions) for target in route.fallback)
+        return Route(
+            name=name,
+            targets=targets,
+            fallback=(*own, *self._behind((*targets, *own))) if route.global_fallback else own,
+            strategy=route.strategy,
+            source=source,
+            retries=route.retries,
+            response_model=route.response_model,
+            connect_timeout=route.connect_timeout,
+            first_byte_timeout=route.first_byte_timeout,
+            stream_idle_timeout=route.stream_idle_timeout,
+            timeout=route.timeout,
+            hedge=_hedge(route.hedge),
+            min_tokens_per_second=route.min_tokens_per_second,
+        )
+
+    def _single(self, model: str, provider: str, upstream_model: str | None, source: str) -> Route:
+        targets = (Deployment(provider=provider, model=upstream_model),)
+        return Route(name=model, targets=targets, fallback=self._behind(targets), source=source)
+
+    def _behind(self, places: Sequence[Deployment]) -> tuple[Deployment, ...]:
+        """The places of [fallback] that are not among *places*. What runs on the operator's machines stays there: from local
+        to elsewhere only when a route says so itself."""
+        if not self._everywhere:
+            return ()
+        known = {place.id for place in places}
+        stays = any(place.provider in self._local for place in places)
+        return tuple(
+            place for place in self._everywhere if place.id not in known and not (stays and place.provider not in self._local)
+        )
 
     def _claim_prefixes(self, index: int, provider: Claimant) -> None:
         own: dict[str, _Claim] = {prefix.lower(): _Claim(index, weak=True, cut=0) for prefix in provider.weak_prefixes}
@@ -337,23 +386,22 @@ def _is_name(name: str) -> bool:
     return 0 < len(name) <= MAX_NAME and name.isprintable()
 
 
-def _single(model: str, provider: str, upstream_model: str | None, source: str) -> Route:
-    return Route(name=model, targets=(Deployment(provider=provider, model=upstream_model),), source=source)
-
-
-def _built(name: str, route: schema.Route, source: str) -> Route:
-    def deployments(targets: tuple[schema.RouteTarget, ...]) -> tuple[Deployment, ...]:
-        return tuple(Deployment(provider=target.provider, model=target.model, weight=target.weight) for target in targets)
-
-    return Route(
-        name=name,
-        targets=deployments(route.targets),
-        fallback=deployments(route.fallback),
-        source=source,
-        retries=route.retries,
-        response_model=route.response_model,
-        connect_timeout=route.connect_timeout,
-        first_byte_timeout=route.first_byte_timeout,
-        stream_idle_timeout=route.stream_idle_timeout,
-        timeout=route.timeout,
+def _place(target: schema.RouteTarget, conditions: Conditions) -> Deployment:
+    return Deployment(
+        provider=target.provider,
+        model=target.model,
+        weight=target.weight,
+        when=conditions.of(target.when),
+        purpose=target.purpose or "",
+        params=tuple(target.params.items()),
+        connect_timeout=target.connect_timeout,
+        first_byte_timeout=target.first_byte_timeout,
+        stream_idle_timeout=target.stream_idle_timeout,
+        timeout=target.timeout,
     )
+
+
+def _hedge(hedge: schema.Hedge | None) -> Hedge | None:
+    if hedge is None:
+        return None
+    return Hedge(after=None if hedge.after == "p95" else float(hedge.after), extra=hedge.extra)

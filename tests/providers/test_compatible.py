@@ -57,7 +57,7 @@ def test_a_chat_request() -> None:
     assert request.extra == b""
     assert (request.connect_timeout, request.first_byte_timeout, request.idle_timeout, request.timeout) == (
         10.0,
-        300.0,
+        600.0,
         300.0,
         3600.0,
     )
@@ -196,7 +196,7 @@ def test_timeouts_go_from_narrow_to_wide() -> None:
     request = made("openai", upstream=upstream, connect_timeout=1, stream_idle_timeout=5).prepare(CHAT, b"", KEY, NONE)
     assert (request.connect_timeout, request.first_byte_timeout, request.idle_timeout, request.timeout) == (
         1.0,
-        300.0,
+        600.0,
         5.0,
         60.0,
     )
