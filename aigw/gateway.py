@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,11 +32,14 @@ from aigw.errors import ConfigError, UpstreamError
 from aigw.exchange import Receiver, UpstreamRequest
 from aigw.metering.prices import PriceBook
 from aigw.pipeline import Pipeline
-from aigw.providers import catalog, compatible
+from aigw.providers import catalog, compatible, key_check
 from aigw.providers.base import Provider
+from aigw.providers.compatible import CompatibleProvider
+from aigw.providers.rate_headers import allowance
 from aigw.routing.canaries import Canaries
 from aigw.routing.key_pool import KeyPool
 from aigw.routing.live_models import LiveModels
+from aigw.routing.rests import Rests
 from aigw.routing.table import Claimant, Table
 from aigw.storage.base import Counters, Store
 from aigw.storage.journal import Journal
@@ -55,6 +59,15 @@ MODELS_EVERY = 600.0
 
 MODELS_AGAIN = 60.0
 """Seconds until a provider that did not list its models is asked again."""
+
+CHECK_EVERY = 300.0
+"""Seconds between two looks whether a key that was called invalid, or out of credit, still is."""
+
+CHECK_LOOK = 15.0
+"""Seconds between two looks whether any is due."""
+
+MOST_KEYS = 500
+"""Keys that metrics tell apart."""
 
 MODELS_MOST = 8 * 1024 * 1024
 """Bytes of a model list; the longest public one is under 1 MB."""
@@ -91,6 +104,7 @@ class Services:
         self.canaries = Canaries(self.store)
         self.metrics = Metrics(self._readings)
         self.active = 0
+        self.pools: Mapping[str, KeyPool] = {}  # those of the gateway that serves
         self._storage = config.storage
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -159,6 +173,30 @@ class Services:
             Reading(
                 "journal_damaged_lines", "Lines of the journal that are no records; set aside.", journal.damaged, grows=True
             ),
+            *self._key_readings(),
+        ]
+
+    def _key_readings(self) -> list[Reading]:
+        """Provider keys, by their labels, which the operator chose."""
+        now = time.perf_counter()
+        seen = [(name, one) for name, pool in self.pools.items() for one in pool.view(now)]
+        states = Counter((name, one["state"]) for name, one in seen)
+        return [
+            *(
+                Reading(
+                    "provider_keys", "Provider keys: ready, resting, probing, or full (their own limit).", number, labels=labels
+                )
+                for (name, state), number in states.items()
+                for labels in ({"provider": name, "state": state},)
+            ),
+            *(
+                Reading(metric, meaning, one[field], labels={"provider": name, "key": one["key"]})
+                for metric, meaning, field in (
+                    ("provider_key_active", "Requests under way with a provider key.", "in_flight"),
+                    ("provider_key_rest_seconds", "Seconds until a provider key is used again; 0: now.", "seconds"),
+                )
+                for name, one in seen[:MOST_KEYS]
+            ),
         ]
 
 
@@ -176,14 +214,16 @@ class Gateway:
         self.draining = False
         self.active = 0
         self._done = asyncio.Event()
-        self._models_task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         built = Build(loaded, os.environ)
         services.scrubber.learn(built.secrets)
         services.scrubber.spare(_own_names(config))
         self.providers: Mapping[str, Provider] = built.providers
         self.pools: dict[str, KeyPool] = {
-            name: KeyPool(keys, previous.pools.get(name) if previous is not None else None) for name, keys in built.keys.items()
+            name: KeyPool(keys, previous.pools.get(name) if previous is not None else None, read=allowance)
+            for name, keys in built.keys.items()
         }
+        self._rests = Rests(services.store, self.pools)
         self.table = Table(config.routes, [claimant(config, provider) for provider in self.providers.values()])
         prices = PriceBook(config.prices, {name: provider.price_id for name, provider in self.providers.items()})
         self.pipeline = Pipeline(
@@ -214,8 +254,15 @@ class Gateway:
     # its life
 
     def start(self) -> None:
-        """Begin to ask providers for their models."""
-        self._models_task = asyncio.get_running_loop().create_task(self._follow_models(), name="models")
+        """Begin to ask providers for their models, and to look after keys that rest long."""
+        self.services.pools = self.pools
+        works = {"models": self._follow_models(), "key rests": self._rests.follow(), "key checks": self._check_keys()}
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(work, name=name) for name, work in works.items()]
+
+    async def remember(self) -> None:
+        """Which keys rested when the last process ended."""
+        await self._rests.restore()
 
     def began(self) -> None:
         self.active += 1
@@ -240,10 +287,10 @@ class Gateway:
             await self._done.wait()
 
     async def close(self) -> None:
-        if self._models_task is not None:
-            self._models_task.cancel()
-            await asyncio.gather(self._models_task, return_exceptions=True)
-            self._models_task = None
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # live models
 
@@ -260,7 +307,7 @@ class Gateway:
 
     async def _ask_models(self, provider: Provider) -> bool:
         """Whether *provider* listed its models; they are put into the table and remembered."""
-        key = self.pools[provider.name].pick(time.perf_counter())
+        key = self.pools[provider.name].peek(time.perf_counter())
         request = provider.models_request(key)
         if request is None or key is None:
             return False
@@ -282,6 +329,47 @@ class Gateway:
         self.table.set_live(provider.name, models)
         self.services.live_models.save(provider.name, models_url(provider), models, time.time())
         return True
+
+    # keys that were called invalid or out of credit
+
+    async def _check_keys(self) -> None:
+        """Ask, with the row's free check, whether they still are: nobody's request need find out, and where there are no
+        requests somebody must."""
+        while True:
+            await asyncio.sleep(CHECK_LOOK)
+            for name, pool in self.pools.items():
+                for key, reason in pool.to_check(time.perf_counter(), CHECK_EVERY):
+                    try:
+                        await self._check_key(name, pool, key, reason)
+                    except Exception as error:  # noqa: BLE001 - a convenience; real requests find out as well
+                        log.warning("the key %s could not be checked: %s", key.label, type(error).__name__)
+
+    async def _check_key(self, name: str, pool: KeyPool, key: ProviderKey, reason: str) -> None:
+        provider, table = self.providers[name], self.config.providers[name]
+        if not isinstance(provider, CompatibleProvider):
+            return
+        own_address = bool(table.base_url or table.anthropic_base_url or table.settings)
+        check = key_check.check(provider, key, own_address=own_address)
+        try:
+            request = next(check)
+            while True:
+                request = check.send(await self._answer_to(request))
+        except StopIteration as end:
+            verdict: key_check.Verdict = end.value
+        if reason == "provider_credentials_invalid" and verdict.kind in (key_check.GOOD, key_check.LIMITED):
+            log.info("the key %s is good again", key.label)
+            pool.revived(key)
+        elif verdict.kind in (key_check.WRONG_KEY, key_check.NO_CREDIT):
+            pool.still_out(key, time.perf_counter(), 2 * CHECK_EVERY)
+
+    async def _answer_to(self, request: UpstreamRequest) -> key_check.Outcome:
+        request.first_byte_timeout = request.timeout = min(request.timeout, 20.0)
+        answer = WholeAnswer(MODELS_MOST)
+        try:
+            await self.services.transport.send(request, answer)
+        except UpstreamError as error:
+            return error
+        return key_check.Answered(answer.status, answer.headers, answer.body)
 
 
 class Build:

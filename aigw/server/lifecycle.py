@@ -101,6 +101,7 @@ class Server:
         try:
             self._claim()
             await self.services.start()
+            await self.gateway.remember()
             bound = await self._listen(config)
             await self._open_control()
             self._handle_signals()

@@ -118,6 +118,7 @@ def _providers(gateway: Gateway) -> list[dict[str, Any]]:
         {
             "name": name,
             "keys": len(pool.keys),
+            "pool": pool.view(now),
             "resting": [
                 {"key": label, "seconds": round(seconds, 1), "reason": reason} for label, seconds, reason in pool.resting(now)
             ],

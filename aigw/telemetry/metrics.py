@@ -4,7 +4,9 @@ counters cost 3 to 6 microseconds a request)."""
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from aigw.exchange import Record
@@ -22,12 +24,14 @@ _MICRO = tuple(bound * 1e6 for bound in BOUNDS)
 
 
 class Reading(NamedTuple):
-    """A value of the moment: `name` without the prefix `aigw_`, what it means, and whether it only ever grows."""
+    """A value of the moment: `name` without the prefix `aigw_`, what it means, and whether it only ever grows. Several of one
+    name, one behind the other, differ in their `labels`."""
 
     name: str
     meaning: str
     value: float
     grows: bool = False
+    labels: Mapping[str, str] = {}
 
 
 Readings = Callable[[], Iterable[Reading]]
@@ -117,10 +121,12 @@ class Metrics:
         unpriced = CounterMetricFamily("aigw_unpriced_requests", "Exchanges that used tokens of no known price.")
         unpriced.add_metric((), self._unpriced)
         yield unpriced
-        for reading in self._readings():
-            family = CounterMetricFamily if reading.grows else GaugeMetricFamily
-            metric = family(f"aigw_{reading.name}", reading.meaning)
-            metric.add_metric((), reading.value)
+        for name, readings in groupby(self._readings(), attrgetter("name")):
+            same = list(readings)
+            family = CounterMetricFamily if same[0].grows else GaugeMetricFamily
+            metric = family(f"aigw_{name}", same[0].meaning, labels=tuple(same[0].labels))
+            for reading in same:
+                metric.add_metric(tuple(reading.labels.values()), reading.value)
             yield metric
 
 
