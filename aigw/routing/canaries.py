@@ -234,6 +234,7 @@ class Canaries:
         self._shadows = Shadows()
         self._seq = -1
         self._decided = time.monotonic()
+        self._leads = False
         self._held: dict[tuple[str, int], float] = {}  # seconds that the store does not know of, by id and step
 
     # the walk's part
@@ -344,7 +345,10 @@ class Canaries:
                 await self._flush(watch)
         if now - self._decided >= DECIDE:
             passed, self._decided = now - self._decided, now
-            if await self._store.lease("canaries", self.node, LEASE):
+            led, self._leads = self._leads, await self._store.lease("canaries", self.node, LEASE)
+            if self._leads:
+                if not led:
+                    await self.load()  # how long the steps have lasted is no news to be told of
                 for watch in list(self._watches.values()):
                     await self._decide(watch, passed)
 
@@ -367,7 +371,7 @@ class Canaries:
                 found.nodes = (*[node for node in found.nodes if node != self.node], self.node)
                 return True
 
-            await edit(self._store, canary.id, join)
+            await edit(self._store, canary.id, join, change="canary")  # whoever decides must look there
             canary.nodes = (*canary.nodes, self.node)
         watch.dirty, watch.flushed = False, time.monotonic()
         try:
