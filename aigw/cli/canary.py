@@ -219,7 +219,14 @@ def list_canaries(
         for one, counts in found
     ]
     if as_csv:
-        output.csv(["route", "to", "share", "state", "requests", "failed", "failed_old", "reason"], rows)
+        head = ["route", "to", "share", "state", "requests", "failed", "old_requests", "old_failed", "reason"]
+        output.csv(
+            head,
+            [
+                [one.route, one.place, 100 * one.share, one.status, *_failed(counts.new), *_failed(counts.old), one.reason]
+                for one, counts in found
+            ],
+        )
     elif not found:
         output.note(f"No canary{'' if everything else ' is live'}. Start one: aigw canary start ROUTE --to PROVIDER/MODEL")
     else:
@@ -322,6 +329,10 @@ def _mean_cost(tally: Tally, currency: str) -> str:
     from aigw.routing.canary import mean_cost, money
 
     return money(mean_cost(tally), currency) if tally.priced else "?" if tally.unpriced else "-"
+
+
+def _failed(tally: Tally) -> tuple[int, int]:
+    return tally.requests, tally.failed
 
 
 def _percent(tally: Tally, name: str) -> str:
