@@ -72,10 +72,10 @@ def test_its_life(written: CommandLine) -> None:
     assert "aborted" in written("canary", "--all").stdout
     history = [event["what"] for event in facts(written)["history"]]
     assert history == ["started", "paused", "resumed", "complete", "aborted"]
-    assert (
-        written("canary", "list", "--all", "--csv").stdout.splitlines()[1]
-        == "chat,gpu/qwen3-32b,0 %,aborted,0,-,-,by the operator"
-    )
+    assert written("canary", "list", "--all", "--csv").stdout.splitlines() == [
+        "route,to,share,state,requests,failed,old_requests,old_failed,reason",
+        "chat,gpu/qwen3-32b,0.0,aborted,0,0,0,0,by the operator",
+    ]
 
 
 def test_what_cannot_be_done(written: CommandLine) -> None:
