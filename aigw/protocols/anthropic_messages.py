@@ -29,7 +29,9 @@ class _OutputDetails(msgspec.Struct, gc=False):
     thinking_tokens: Number = None
 
 
-class _Usage(msgspec.Struct, gc=False):
+class AnthropicUsage(msgspec.Struct, gc=False):
+    """Usage as Anthropic writes it."""
+
     input_tokens: Number = None
     output_tokens: Number = None
     cache_read_input_tokens: Number = None
@@ -43,7 +45,7 @@ class _Usage(msgspec.Struct, gc=False):
 class _Message(msgspec.Struct, gc=False):
     model: str | None = None
     stop_reason: str | None = None
-    usage: _Usage | None = None
+    usage: AnthropicUsage | None = None
     input_tokens: Number = None  # count_tokens answers only this
 
 
@@ -55,7 +57,7 @@ class _Event(msgspec.Struct, gc=False):
     type: str = ""
     message: _Message | None = None
     delta: _Delta | None = None
-    usage: _Usage | None = None
+    usage: AnthropicUsage | None = None
     error: Said = msgspec.UNSET
 
 
@@ -65,7 +67,7 @@ _event = msgspec.json.Decoder(_Event).decode
 _encode = msgspec.json.encode
 
 
-def _usage_of(seen: _Usage) -> Usage:
+def usage_of(seen: AnthropicUsage) -> Usage:
     """Normalised: Anthropic reports input without the cache parts; ours holds them."""
     cached = whole(seen.cache_read_input_tokens)
     written = whole(seen.cache_creation_input_tokens)
@@ -81,6 +83,15 @@ def _usage_of(seen: _Usage) -> Usage:
     )
 
 
+def usage_with(seen: AnthropicUsage, more: AnthropicUsage) -> Usage:
+    """A stream's usage so far: *more* is put into *seen*, number by number, the last one of each kind."""
+    for field in AnthropicUsage.__struct_fields__:
+        value = getattr(more, field)
+        if value is not None:
+            setattr(seen, field, value)
+    return usage_of(seen)
+
+
 def _is_last(data: bytes) -> bool:
     try:
         return _event(data).type == "message_stop"
@@ -92,6 +103,7 @@ class AnthropicMessages:
     """The dialect `anthropic_messages`."""
 
     name = "anthropic_messages"
+    names_model = "model"
 
     def read_request(self, body: bytes) -> Asked:
         try:
@@ -108,7 +120,7 @@ class AnthropicMessages:
             return Told()
         usage = None
         if message.usage is not None:
-            usage = _usage_of(message.usage)
+            usage = usage_of(message.usage)
         elif message.input_tokens is not None:
             usage = Usage()  # a token count is free: what it counts was not used
         return Told(usage, message.model or "", message.stop_reason or "")
@@ -142,7 +154,7 @@ class MessagesTap:
         self.failed = b""
         self.begun = False
         self.last = b""
-        self._seen = _Usage()
+        self._seen = AnthropicUsage()
 
     def plain(self, block: bytes) -> bool:
         return not (b'"usage"' in block or b'"error"' in block or self.told.finish_reason)
@@ -181,11 +193,6 @@ class MessagesTap:
                 self.told.finish_reason = seen.delta.stop_reason or self.told.finish_reason
             self._merge(seen.usage)
 
-    def _merge(self, usage: _Usage | None) -> None:
-        if usage is None:
-            return
-        for field in _Usage.__struct_fields__:
-            value = getattr(usage, field)
-            if value is not None:
-                setattr(self._seen, field, value)
-        self.told.usage = _usage_of(self._seen)
+    def _merge(self, usage: AnthropicUsage | None) -> None:
+        if usage is not None:
+            self.told.usage = usage_with(self._seen, usage)
