@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 
 class Asked(msgspec.Struct, gc=False):
-    """What the walk needs to know of a request. `wants_usage`: the caller wrote `stream_options` itself, so its stream stays
-    as the provider sends it."""
+    """What the walk needs to know of a request. `model` "": the path names it, and says whether a stream is wanted.
+    `wants_usage`: the caller wrote `stream_options` itself, so its stream stays as the provider sends it."""
 
     model: str
     stream: bool = False
@@ -56,9 +56,10 @@ class Tap(Protocol):
 
 
 class Dialect(Protocol):
-    """A wire shape, seen from both sides. Stateless."""
+    """A wire shape, seen from both sides. Stateless. `names_model` is the member by which an answer names its model."""
 
     name: str
+    names_model: str
 
     def read_request(self, body: bytes) -> Asked:
         """Raises CallerError when *body* is no request of this dialect."""
@@ -75,6 +76,7 @@ class Dialect(Protocol):
         """The events that end a stream that broke after its first byte."""
 
 
+_anything = msgspec.json.Decoder().decode
 _any_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -85,6 +87,19 @@ def decode_answer(decode: Callable[[bytes], T], body: bytes) -> T | None:
         return _decode_strictly(decode, body)
     except ValueError:
         return _decode_strictly(decode, _mended(body))
+
+
+def decode_leniently(body: bytes) -> dict[str, Any]:
+    """All of a provider's JSON object, odd as its numbers and strings may be. Raises ValueError when it is none."""
+    try:
+        value = _anything(body)
+    except RecursionError:
+        raise ValueError("not JSON") from None
+    except ValueError:
+        value = _anything(_mended(body))
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - it came from outside
+    return value
 
 
 def _mended(body: bytes) -> bytes:

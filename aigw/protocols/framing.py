@@ -73,6 +73,11 @@ class EventReader:
         self.skipped = 0
         self._rest = bytearray()
 
+    @property
+    def idle(self) -> bool:
+        """Whether the last block ended with a whole event: nothing is begun."""
+        return not self._rest
+
     def feed(self, block: bytes) -> list[bytes]:
         """The data of each event that *block* ends."""
         rest = self._rest
