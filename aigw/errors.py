@@ -17,53 +17,60 @@ from typing import NamedTuple
 
 
 class Code(NamedTuple):
-    """What is fixed about an error code: HTTP status, and the words SDKs of the OpenAI and Anthropic family branch on."""
+    """What is fixed about an error code: HTTP status, and the words SDKs of the OpenAI, Anthropic and Gemini family branch
+    on (Gemini's are those of google.rpc.Code)."""
 
     status: int
     openai_type: str
     openai_code: str | None
     anthropic_type: str
+    gemini_status: str
 
 
 CODES: dict[str, Code] = {
     # the caller's request
-    "caller_invalid_json": Code(400, "invalid_request_error", None, "invalid_request_error"),
-    "caller_invalid_request": Code(400, "invalid_request_error", None, "invalid_request_error"),
-    "caller_unsupported": Code(400, "invalid_request_error", "unsupported_parameter", "invalid_request_error"),
-    "caller_model_not_found": Code(404, "invalid_request_error", "model_not_found", "not_found_error"),
-    "caller_path_not_found": Code(404, "invalid_request_error", None, "not_found_error"),
-    "caller_method_not_allowed": Code(405, "invalid_request_error", None, "invalid_request_error"),
-    "caller_timeout": Code(408, "invalid_request_error", None, "invalid_request_error"),
-    "caller_body_too_large": Code(413, "invalid_request_error", None, "request_too_large"),
-    "caller_unsupported_media_type": Code(415, "invalid_request_error", None, "invalid_request_error"),
-    "caller_expectation_failed": Code(417, "invalid_request_error", None, "invalid_request_error"),
-    "caller_closed": Code(499, "invalid_request_error", None, "api_error"),
+    "caller_invalid_json": Code(400, "invalid_request_error", None, "invalid_request_error", "INVALID_ARGUMENT"),
+    "caller_invalid_request": Code(400, "invalid_request_error", None, "invalid_request_error", "INVALID_ARGUMENT"),
+    "caller_unsupported": Code(
+        400, "invalid_request_error", "unsupported_parameter", "invalid_request_error", "INVALID_ARGUMENT"
+    ),
+    "caller_model_not_found": Code(404, "invalid_request_error", "model_not_found", "not_found_error", "NOT_FOUND"),
+    "caller_object_not_found": Code(404, "invalid_request_error", None, "not_found_error", "NOT_FOUND"),
+    "caller_path_not_found": Code(404, "invalid_request_error", None, "not_found_error", "NOT_FOUND"),
+    "caller_method_not_allowed": Code(405, "invalid_request_error", None, "invalid_request_error", "UNIMPLEMENTED"),
+    "caller_timeout": Code(408, "invalid_request_error", None, "invalid_request_error", "DEADLINE_EXCEEDED"),
+    "caller_body_too_large": Code(413, "invalid_request_error", None, "request_too_large", "INVALID_ARGUMENT"),
+    "caller_unsupported_media_type": Code(415, "invalid_request_error", None, "invalid_request_error", "INVALID_ARGUMENT"),
+    "caller_expectation_failed": Code(417, "invalid_request_error", None, "invalid_request_error", "FAILED_PRECONDITION"),
+    "caller_closed": Code(499, "invalid_request_error", None, "api_error", "CANCELLED"),
     # what this consumer may do
-    "policy_key_missing": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error"),
-    "policy_key_invalid": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error"),
-    "policy_key_revoked": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error"),
-    "policy_key_expired": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error"),
-    "policy_forbidden": Code(403, "invalid_request_error", None, "permission_error"),
-    "policy_rate_limited": Code(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error"),
-    "policy_concurrency_limited": Code(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error"),
-    "policy_budget_exhausted": Code(429, "insufficient_quota", "insufficient_quota", "rate_limit_error"),
+    "policy_key_missing": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error", "UNAUTHENTICATED"),
+    "policy_key_invalid": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error", "UNAUTHENTICATED"),
+    "policy_key_revoked": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error", "UNAUTHENTICATED"),
+    "policy_key_expired": Code(401, "invalid_request_error", "invalid_api_key", "authentication_error", "UNAUTHENTICATED"),
+    "policy_forbidden": Code(403, "invalid_request_error", None, "permission_error", "PERMISSION_DENIED"),
+    "policy_rate_limited": Code(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED"),
+    "policy_concurrency_limited": Code(
+        429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED"
+    ),
+    "policy_budget_exhausted": Code(429, "insufficient_quota", "insufficient_quota", "rate_limit_error", "RESOURCE_EXHAUSTED"),
     # the provider
-    "provider_unreachable": Code(502, "server_error", None, "api_error"),
-    "provider_connection_lost": Code(502, "server_error", None, "api_error"),
-    "provider_bad_response": Code(502, "server_error", None, "api_error"),
-    "provider_error": Code(502, "server_error", None, "api_error"),
-    "provider_rejected": Code(400, "invalid_request_error", None, "invalid_request_error"),
-    "provider_timeout": Code(504, "server_error", None, "timeout_error"),
-    "provider_rate_limited": Code(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error"),
-    "provider_overloaded": Code(503, "server_error", None, "overloaded_error"),
-    "provider_credentials_invalid": Code(502, "server_error", None, "api_error"),
-    "provider_credentials_exhausted": Code(503, "server_error", None, "api_error"),
-    "provider_unavailable": Code(503, "server_error", None, "overloaded_error"),
+    "provider_unreachable": Code(502, "server_error", None, "api_error", "UNAVAILABLE"),
+    "provider_connection_lost": Code(502, "server_error", None, "api_error", "UNAVAILABLE"),
+    "provider_bad_response": Code(502, "server_error", None, "api_error", "UNAVAILABLE"),
+    "provider_error": Code(502, "server_error", None, "api_error", "UNAVAILABLE"),
+    "provider_rejected": Code(400, "invalid_request_error", None, "invalid_request_error", "INVALID_ARGUMENT"),
+    "provider_timeout": Code(504, "server_error", None, "timeout_error", "DEADLINE_EXCEEDED"),
+    "provider_rate_limited": Code(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED"),
+    "provider_overloaded": Code(503, "server_error", None, "overloaded_error", "UNAVAILABLE"),
+    "provider_credentials_invalid": Code(502, "server_error", None, "api_error", "UNAVAILABLE"),
+    "provider_credentials_exhausted": Code(503, "server_error", None, "api_error", "UNAVAILABLE"),
+    "provider_unavailable": Code(503, "server_error", None, "overloaded_error", "UNAVAILABLE"),
     # us
-    "gateway_internal": Code(500, "server_error", None, "api_error"),
-    "gateway_overloaded": Code(503, "server_error", None, "overloaded_error"),
-    "gateway_draining": Code(503, "server_error", None, "overloaded_error"),
-    "gateway_no_provider": Code(503, "server_error", None, "api_error"),
+    "gateway_internal": Code(500, "server_error", None, "api_error", "INTERNAL"),
+    "gateway_overloaded": Code(503, "server_error", None, "overloaded_error", "UNAVAILABLE"),
+    "gateway_draining": Code(503, "server_error", None, "overloaded_error", "UNAVAILABLE"),
+    "gateway_no_provider": Code(503, "server_error", None, "api_error", "UNAVAILABLE"),
 }
 
 

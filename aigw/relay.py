@@ -180,6 +180,11 @@ class Relay:
             self._refuse("answered with a web page instead of an API answer")
         elif self._operation.binary:
             self.feed = self._feed_bytes
+        elif self._operation.name == "generate_array":
+            self.streaming = True
+            self._tap = tap = self._dialect.tap(hide_usage=False)
+            self.told = tap.told
+            self.feed = self._feed_array
         else:
             self.feed = self._feed_json
 
@@ -232,6 +237,12 @@ class Relay:
         exchange.bytes_out += len(block)
         if self._sink.write(block):
             self._wait_for_caller()
+
+    def _feed_array(self, block: bytes) -> None:
+        """A stream that is one JSON array: the tap knows where its elements end."""
+        block = self._looked_at(self._tap.look(block))
+        if block:
+            self._write(block)
 
     def _looked_at(self, block: bytes) -> bytes:
         """What is not so for every event: the first ones, the last one, an error; and names to be replaced."""
@@ -343,9 +354,10 @@ class Relay:
     def _renamed(self, block: bytes) -> bytes:
         """The answer's model replaced in each event. Inside strings quotes are escaped, so only a member can match."""
         encode = msgspec.json.encode
+        member = b'"%b"' % self._dialect.names_model.encode()
         old, new = encode(self.told.model), encode(self._exchange.requested_model)
         for colon in (b":", b": "):
-            block = block.replace(b'"model"' + colon + old, b'"model"' + colon + new)
+            block = block.replace(member + colon + old, member + colon + new)
         return block
 
     # the pipeline's part
@@ -412,7 +424,8 @@ class Relay:
             body = self.body
             if self._rename and self.told.model:
                 try:
-                    body = splice.set_value(body, "model", self._exchange.requested_model, self.told.model)
+                    member = self._dialect.names_model
+                    body = splice.set_value(body, member, self._exchange.requested_model, self.told.model)
                 except ValueError:
                     pass  # it names its model twice: the provider's own business
             self._sink.answer(self.status, self.headers(), body)

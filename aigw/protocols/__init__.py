@@ -2,7 +2,10 @@
 
 from aigw.protocols.anthropic_messages import AnthropicMessages
 from aigw.protocols.dialect import Dialect
+from aigw.protocols.gemini import Gemini, GeminiArray
 from aigw.protocols.openai_chat import OpenAIChat
 from aigw.protocols.openai_responses import OpenAIResponses
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (OpenAIChat(), OpenAIResponses(), AnthropicMessages())}
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect for dialect in (OpenAIChat(), OpenAIResponses(), AnthropicMessages(), Gemini(), GeminiArray())
+}

@@ -178,6 +178,7 @@ class OpenAIChat:
     """The dialect `openai_chat`."""
 
     name = "openai_chat"
+    names_model = "model"
 
     def read_request(self, body: bytes) -> Asked:
         try:

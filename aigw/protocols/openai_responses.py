@@ -56,6 +56,7 @@ class OpenAIResponses:
     """The dialect `openai_responses`."""
 
     name = "openai_responses"
+    names_model = "model"
 
     def read_request(self, body: bytes) -> Asked:
         try:

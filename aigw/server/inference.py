@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Protocol
+from typing import NamedTuple, Protocol
+from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import PayloadAccessError, RequestPayloadError
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from aigw.errors import CallerError
 from aigw.exchange import Exchange
@@ -25,12 +28,19 @@ from aigw.server.repeat import Whole
 from aigw.server.request_id import new_id
 from aigw.server.sink import HttpSink
 
-_BY_PATH = {operation.path: operation for operation in OPERATIONS.values()}
+_BY_PATH = {operation.path: operation for operation in OPERATIONS.values() if operation.door and "{" not in operation.path}
 JSON = "application/json"
 _EXACT = {"/v1" + path: operation for path, operation in _BY_PATH.items()}
 
 PREFIXES = frozenset({"v1", "openai", "anthropic", "api", "v1beta"})
 """Leading path segments that clients write in every combination (base URLs with and without /v1, or twice)."""
+
+_BY_METHOD = {
+    operation.path.rpartition(":")[2]: operation
+    for operation in OPERATIONS.values()
+    if operation.door and operation.path.startswith("/models/{model}:")
+}
+_NAMED = re.compile(r"/models/(.+)(?::|%3[Aa])([A-Za-z]+)\Z")  # what stands behind a name's last colon
 
 
 class Holder(Protocol):
@@ -39,25 +49,61 @@ class Holder(Protocol):
     gateway: Gateway
 
 
+class Named(NamedTuple):
+    """What a path asks for. Gemini's paths say the model and whether a stream is wanted, too."""
+
+    operation: Operation | None
+    model: str = ""
+    stream: bool = False
+
+
 def operation_at(path: str) -> Operation | None:
     """The operation that *path* (as it came, with its query) asks for; lenient about prefixes and slashes."""
-    found = _EXACT.get(path)
-    if found is not None:
-        return found
-    path = path.partition("?")[0]
+    return _EXACT.get(path) or asked_at(path).operation
+
+
+def asked_at(path: str) -> Named:
+    """All that *path* (as it came, with its query) asks for."""
+    path, _, query = path.partition("?")
     segments = [segment for segment in path.split("/") if segment]
     while segments and segments[0] in PREFIXES:
         del segments[0]
-    return _BY_PATH.get("/" + "/".join(segments))
+    rest = "/" + "/".join(segments)
+    found = _BY_PATH.get(rest)
+    if found is not None:
+        return Named(found)
+    match = _NAMED.match(rest)
+    found = None if match is None else _BY_METHOD.get(match[2])
+    if match is None or found is None:
+        return Named(None)
+    if found.name == "generate_array":
+        by_events = "sse" in parse_qs(query).get("alt", ())
+        return Named(OPERATIONS["generate"] if by_events else found, unquote(match[1]), stream=True)
+    return Named(found, unquote(match[1]))
+
+
+def with_key(path: str, headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
+    """*headers*, and among them the key that Gemini's callers may write into the query (`?key=`)."""
+    query = path.partition("?")[2]
+    if "key=" not in query:
+        return headers
+    key = parse_qs(query).get("key", [""])[0].strip()
+    if not key or "x-goog-api-key" in headers:
+        return headers
+    every = CIMultiDict(headers)
+    every["x-goog-api-key"] = key
+    return CIMultiDictProxy(every)
 
 
 class Asks:
     """What a head says of its request. A connection that repeats its head has it read once."""
 
-    __slots__ = ("agent", "operation", "patience", "plain", "stranger")
+    __slots__ = ("agent", "headers", "model", "operation", "patience", "plain", "stranger", "stream")
 
-    def __init__(self, operation: Operation, headers: CIMultiDictProxy[str]) -> None:
+    def __init__(self, operation: Operation, headers: CIMultiDictProxy[str], *, model: str = "", stream: bool = False) -> None:
+        """*model* and *stream*: where the path says them."""
         self.operation = operation
+        self.headers, self.model, self.stream = headers, model, stream
         self.agent = headers.get("User-Agent", "")[:200]
         self.patience = _seconds(headers.get("x-stainless-timeout", ""))
         self.plain = headers.get("Content-Type") == JSON and "Content-Encoding" not in headers
@@ -73,8 +119,13 @@ class Inference:
     def read(self, message: RawRequestMessage) -> Asks | None:
         if message.method != "POST":
             return None
-        operation = _EXACT.get(message.path) or operation_at(message.path)
-        return None if operation is None else Asks(operation, message.headers)
+        operation = _EXACT.get(message.path)
+        if operation is not None:
+            return Asks(operation, message.headers)
+        operation, model, stream = asked_at(message.path)
+        if operation is None:
+            return None
+        return Asks(operation, with_key(message.path, message.headers), model=model, stream=stream)
 
     async def serve(self, front: Front, message: RawRequestMessage, payload: Payload, asks: Asks) -> bool:
         gateway = self.holder.gateway
@@ -88,7 +139,9 @@ class Inference:
             time.time(),
             operation=operation.name,
             dialect=operation.dialect,
-            headers=message.headers,
+            headers=asks.headers,
+            requested_model=asks.model,
+            stream=asks.stream,
             address=front.address,
             started=time.perf_counter(),
             patience=asks.patience,
@@ -200,10 +253,16 @@ def _seconds(text: str) -> float:
     return seconds if 0 < seconds < 86400 else 0.0
 
 
+def dialect_of(path: str, headers: Mapping[str, str]) -> str:
+    """The dialect that a request seems to speak, where its operation is not known."""
+    if "anthropic-version" in headers or path.rstrip("/").endswith("/messages"):
+        return "anthropic_messages"
+    return "gemini" if path.startswith("/v1beta/") or "x-goog-api-key" in headers else "openai_chat"
+
+
 def error_response(request: web.BaseRequest, error: CallerError) -> web.Response:
     """An error outside an exchange, in the dialect that the request seems to speak."""
-    anthropic = "anthropic-version" in request.headers or request.path.rstrip("/").endswith("/messages")
-    dialect = DIALECTS["anthropic_messages" if anthropic else "openai_chat"]
+    dialect = DIALECTS[dialect_of(request.path, request.headers)]
     request_id = new_id()
     headers = {"x-request-id": request_id, "x-aigw-error": error.code}
     if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
