@@ -121,9 +121,11 @@ def place(found: Names, text: str, *, sure: bool) -> tuple[str, str | None]:
 
 def same_vectors(route: str, begun: Beginning, model: str | None) -> None:
     """Refuse to send embeddings to another model: the vectors of two models in one index are worth nothing."""
+    from aigw.config import embedding
+
     wanted = model or route
     names = [wanted, *(target.model or route for target in begun.targets)]
-    if any("embed" in name.lower() for name in names) and any(name != wanted for name in names):
+    if any(map(embedding.is_one, names)) and len(set(map(embedding.same, names))) > 1:
         _refuse("embeddings never change their model: vectors of two models in one index cannot be compared")
 
 

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from aigw.config import embedding
 from aigw.deployment import Route
 from aigw.errors import StoreError
 from aigw.exchange import Exchange
+from aigw.protocols.operations import OPERATIONS
 from aigw.routing import canary as canaries
 from aigw.routing.canary import NEW, OLD, Canary, Counts, Place, Verdict
 from aigw.routing.conversation import conversation
@@ -52,12 +54,16 @@ KEEP = 90 * 86400.0
 LEASE = 5.0
 """Seconds until another server decides, when the one that did is gone."""
 
-TALKS = frozenset({"chat", "completions", "responses", "messages"})
+TALKS = frozenset(one.name for one in OPERATIONS.values() if one.family == "conversation")
 """Operations whose answer is text: those are mirrored, may be empty, and have a pace."""
 
-UNCOUNTED = frozenset({"count_tokens"})
+VECTORS = frozenset(one.name for one in OPERATIONS.values() if one.family == "embeddings")
 
-SAID = re.compile(rb'"(?:content|text|refusal|arguments|partial_json|delta)" ?: ?"[^"]|"(?:tool_use|tool_calls|function_call)"')
+UNCOUNTED = frozenset(one.name for one in OPERATIONS.values() if one.family == "count")
+
+SAID = re.compile(
+    rb'"(?:content|text|refusal|arguments|partial_json|delta)" ?: ?"[^"]|"(?:tool_use|tool_calls|function_call|functionCall)"'
+)
 """What makes an answer one, as far as its user is concerned. Reasoning alone does not."""
 
 REFUSED = re.compile(rb'"refusal" ?: ?"[^"]')
@@ -96,8 +102,10 @@ class Watch:
     def route(self, exchange: Exchange, route: Route) -> Route:
         """The route of the arm that *exchange* belongs to; noted in it."""
         canary = self.canary
-        if exchange.operation == "embeddings" and not same_model(route, canary, exchange.requested_model):
+        if exchange.operation in VECTORS and not same_model(route, canary, exchange.requested_model):
             return route  # vectors of two models in one index are worth nothing
+        if exchange.owner is not None:
+            return route  # it goes on from what a provider keeps
         exchange.canary = canary.id
         exchange.arm = OLD
         if canary.shadow:
@@ -214,8 +222,8 @@ def is_refusal(exchange: Exchange) -> bool:
 
 def same_model(route: Route, canary: Canary, requested: str) -> bool:
     """Whether the new place serves the model of all the old ones."""
-    wanted = canary.model or requested
-    return all((target.model or requested) == wanted for target in route.targets)
+    wanted = embedding.same(canary.model or requested)
+    return all(embedding.same(target.model or requested) == wanted for target in route.targets)
 
 
 class Canaries:

@@ -130,6 +130,13 @@ def test_embeddings_never_change_their_model() -> None:
     assert Watch(one(steps=(100.0,))).route(exchange, ROUTE).targets[0].provider == "new"
 
 
+def test_what_a_provider_keeps_stays_with_it() -> None:
+    """A request that goes on from a stored response is on no side."""
+    exchange = asked(operation="responses", owner=object())
+    assert Watch(one(steps=(100.0,))).route(exchange, ROUTE) is ROUTE
+    assert exchange.arm == ""
+
+
 def test_shadows_are_drawn_of_talks() -> None:
     """The route stays; a copy is wanted of about as many as was said, and never of what is not safe to repeat."""
     watch = Watch(one(shadow=20.0))
