@@ -18,6 +18,7 @@ from aigw.protocols import DIALECTS
 from aigw.protocols.operations import Operation
 from aigw.protocols.translation.assembly import Assembly, events_of
 from aigw.protocols.translation.contract import Reply, StreamParser, StreamRenderer, Translator
+from aigw.protocols.translation.restoring import restoring
 from aigw.providers.base import Provider
 from aigw.relay import SAMPLE, Relay, feed_nothing
 
@@ -28,7 +29,7 @@ LARGEST = 64 * 1024 * 1024
 class Transform(Relay):
     """One attempt's answer on its way into another shape."""
 
-    __slots__ = ("_assembly", "_back", "_front", "_held", "_parser", "_renderer", "_reply", "_streams")
+    __slots__ = ("_assembly", "_back", "_front", "_held", "_parser", "_renderer", "_reply", "_restoring", "_streams")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Transform(Relay):
         """*front* writes for the caller, *back* reads the provider; *wire* are our own headers for the caller."""
         super().__init__(exchange, sink, operation, DIALECTS[front.dialect], provider, wire, secret)
         self._front, self._back, self._reply = front, back, reply
+        self._restoring = restoring(reply.request)
         self._streams = exchange.stream  # the caller's side of it
         self._parser: StreamParser | None = None
         self._renderer: StreamRenderer | None = None
@@ -111,6 +113,8 @@ class Transform(Relay):
                 self._flow.complete()
 
     def _write_events(self, events: list[Event], parser: StreamParser) -> None:
+        if self._restoring is not None:
+            events = self._restoring.events(events)
         if self._assembly is not None:
             self._assembly.add(events)
             return
@@ -167,6 +171,8 @@ class Transform(Relay):
         except (ValueError, RecursionError):
             self._refuse("answered with something that is no answer of its API")
             return
+        if self._restoring is not None:
+            self._restoring.answer(answer)
         if not self._streams:
             self._whole(answer)
             return

@@ -13,6 +13,7 @@ TRANSLATORS: dict[str, str] = {
     # Conversations. A provider that has several of these shapes, and not the caller's, is asked in the first of them, after its
     # own: OpenAI's chat before Responses, which fewer servers have whole.
     "chat": "openai_chat:OpenAIChat",
+    "completions": "openai_completions:OpenAICompletions",
     "responses": "openai_responses:OpenAIResponses",
 }
 

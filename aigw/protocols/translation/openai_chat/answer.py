@@ -82,7 +82,7 @@ def _text(value: dict[str, Any], name: str) -> str:
 
 def _choice(choice: dict[str, Any], place: int) -> Choice:
     message = choice.get("message")
-    parts = _parts(message if isinstance(message, dict) else {})
+    parts = _parts(message if isinstance(message, dict) else {"content": choice.get("text")})  # the older completions' text
     reason = _text(choice, "finish_reason")
     if reason in BROKEN:
         raise ValueError(f"the host broke off: {reason}")

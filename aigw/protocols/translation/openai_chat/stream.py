@@ -70,6 +70,7 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: Any = None
     logprobs: Any = None
     stop_reason: Any = None
+    text: Any = None  # of the older completions
     usage: OpenAIUsage | None = None
 
 
@@ -185,6 +186,8 @@ class ChatParser:
         for choice in chunk.choices or ():
             delta = choice.delta
             at = choice.index if choice.index.__class__ is int else 0
+            if delta is None and choice.text.__class__ is str:
+                delta = _Delta(choice.text)
             if delta is not None:
                 self._delta(delta, at, choice.logprobs, events)
             if choice.usage is not None and chunk.usage is None:
@@ -405,6 +408,7 @@ def _oddly(data: bytes) -> _Chunk | None:
         if isinstance(choice, dict):
             seen = _Choice(choice.get("index"), None, choice.get("finish_reason"), choice.get("logprobs"))
             seen.usage = _converted(choice.get("usage"), OpenAIUsage)
+            seen.text = choice.get("text")
             delta = choice.get("delta")
             if isinstance(delta, dict):
                 seen.delta = _converted(delta, _Delta)
