@@ -12,8 +12,8 @@ from aigw.access.authenticate import REFUSAL
 from aigw.access.throttle import ThrottledError
 from aigw.errors import CallerError, GatewayError
 from aigw.protocols import DIALECTS
-from aigw.server import hosts, models
-from aigw.server.inference import Holder, error_response, operation_at
+from aigw.server import heads, hosts, models, realtime
+from aigw.server.inference import Holder, dialect_of, error_response, operation_at, with_key
 from aigw.server.request_id import new_id
 
 HOLDER: web.AppKey[Holder] = web.AppKey("holder")
@@ -26,12 +26,24 @@ def application(holder: Holder) -> web.Application:
     app = web.Application(middlewares=[_ours])
     app.on_response_prepare.append(unnamed)
     app[HOLDER] = holder
+    app[realtime.SESSIONS] = realtime.Sessions()
+    app.on_cleanup.append(_close_sessions)
+    for path in sorted(heads.SESSIONS):
+        app.router.add_get(path, _realtime)
     app.router.add_get("/healthz", _healthy)
     app.router.add_get("/readyz", _ready)
-    for prefix in ("/v1", "", "/v1/v1", "/openai/v1", "/anthropic/v1"):
+    for prefix in ("/v1", "", "/v1/v1", "/openai/v1", "/anthropic/v1", "/v1beta"):
         app.router.add_get(prefix + "/models", _models)
         app.router.add_get(prefix + "/models/{id:.+}", _model)
     return app
+
+
+async def _realtime(request: web.Request) -> web.StreamResponse:
+    return await realtime.serve(request, request.app[HOLDER])
+
+
+async def _close_sessions(app: web.Application) -> None:
+    await app[realtime.SESSIONS].close()
 
 
 async def unnamed(request: web.Request, response: web.StreamResponse) -> None:
@@ -57,13 +69,14 @@ async def _ours(request: web.Request, handler: Handler) -> web.StreamResponse:
         if operation_at(request.raw_path) is not None:
             return _not_allowed(request, ["POST"])
         shown = request.path if len(request.path) <= 100 else request.path[:100] + "..."
-        where = "the OpenAI and Anthropic APIs are served at /v1/..."
+        where = "the OpenAI and Anthropic APIs are served at /v1/..., Gemini's at /v1beta/models/..."
         return error_response(request, CallerError("caller_path_not_found", f"Nothing is served at {shown!r}; {where}"))
     except web.HTTPMethodNotAllowed as error:
         return _not_allowed(request, sorted(error.allowed_methods))
     except web.HTTPException as error:
         return error_response(request, CallerError("caller_invalid_request", error.reason, status=error.status))
-    response.headers.setdefault("x-request-id", new_id())
+    if not response.prepared:
+        response.headers.setdefault("x-request-id", new_id())
     return response
 
 
@@ -75,14 +88,13 @@ def _not_allowed(request: web.Request, methods: list[str]) -> web.Response:
 
 
 def _refusal(request: web.Request, error: GatewayError) -> web.Response:
-    anthropic = "anthropic-version" in request.headers
     request_id = new_id()
     headers = {"x-request-id": request_id, "x-aigw-error": error.code}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if error.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         headers["x-should-retry"] = "false"
-    body = DIALECTS["anthropic_messages" if anthropic else "openai_chat"].render_error(error, request_id)
+    body = DIALECTS[dialect_of(request.path, request.headers)].render_error(error, request_id)
     if error.status == HTTPStatus.UNAUTHORIZED:
         body = body.ljust(REFUSAL)
     return web.Response(status=error.status, body=body, headers=headers, content_type="application/json")
@@ -101,11 +113,21 @@ async def _ready(request: web.Request) -> web.Response:
 
 async def _models(request: web.Request) -> web.Response:
     gateway = request.app[HOLDER].gateway
-    gateway.directory.authenticate(request.headers, request.remote or "")
-    return models.listing(gateway.table, anthropic="anthropic-version" in request.headers)
+    gateway.directory.authenticate(with_key(request.raw_path, request.headers), request.remote or "")
+    return models.listing(gateway.table, _shape(request))
 
 
 async def _model(request: web.Request) -> web.Response:
     gateway = request.app[HOLDER].gateway
-    gateway.directory.authenticate(request.headers, request.remote or "")
-    return models.one(gateway.table, request.match_info["id"], anthropic="anthropic-version" in request.headers)
+    gateway.directory.authenticate(with_key(request.raw_path, request.headers), request.remote or "")
+    return models.one(gateway.table, request.match_info["id"], _shape(request))
+
+
+def _shape(request: web.Request) -> models.Shape:
+    """Whose SDK seems to ask."""
+    headers = request.headers
+    if "anthropic-version" in headers:
+        return "anthropic"
+    if request.path.startswith("/v1beta/") or ("x-goog-api-key" in headers and "Authorization" not in headers):
+        return "gemini"
+    return "openai"

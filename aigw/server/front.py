@@ -309,6 +309,9 @@ class Front(RequestHandler):
         """aiohttp's way, through its parser. When *data* was one whole request, its head is remembered."""
         if self._deaf:
             return
+        if self._upgraded:  # frames of a session: aiohttp's buffers are bounded, and its limits are the session's own
+            super().data_received(data)
+            return
         before, body = self._request_count, self._body
         for_body = body is not None and not body.is_eof()
         try:

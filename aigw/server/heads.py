@@ -15,6 +15,9 @@ from aigw.errors import CallerError
 
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*\Z")  # RFC 3986, host and port, without a user
 _NOT_SERVED = frozenset(("CONNECT", "TRACE"))
+SESSIONS = frozenset(("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime", "/v1/v1/realtime"))
+"""The paths that are websockets. The third and fourth are Azure's."""
+
 _UPGRADES = frozenset(("websocket", "tcp"))  # those that aiohttp would switch to; others (h2c) may be overlooked, RFC 9110 7.8
 
 
@@ -33,9 +36,15 @@ def objection(message: RawRequestMessage) -> CallerError | None:
         return CallerError("caller_invalid_request", "The request names another server than its Host header does.", status=421)
     if version == HttpVersion10 and "Transfer-Encoding" in headers:
         return CallerError("caller_invalid_request", "HTTP/1.0 knows no Transfer-Encoding.")
-    if message.upgrade and headers.get("Upgrade", "").lower() in _UPGRADES:
+    if message.upgrade and headers.get("Upgrade", "").lower() in _UPGRADES and not is_session(message):
         return CallerError("caller_invalid_request", "This path speaks HTTP only; it cannot be upgraded to another protocol.")
     return None
+
+
+def is_session(message: RawRequestMessage) -> bool:
+    """Whether this asks for a websocket where one is served."""
+    path = message.path.partition("?")[0]
+    return path in SESSIONS and message.method == "GET" and message.headers.get("Upgrade", "").lower() == "websocket"
 
 
 def _authority(target: str) -> str:

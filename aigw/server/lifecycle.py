@@ -36,6 +36,7 @@ from aigw.server.control import AlreadyServedError, Control
 from aigw.server.door import LINGER
 from aigw.server.front import Exchanges, Front, FrontServer
 from aigw.server.inference import Inference
+from aigw.server.realtime import SESSIONS, Sessions
 from aigw.server.state import Life, state
 from aigw.telemetry import log as telemetry_log
 
@@ -77,6 +78,7 @@ class Server:
         self._retired: dict[asyncio.Task[None], Gateway] = {}
         self._runners: list[web.AppRunner] = []
         self._front: FrontServer | None = None
+        self._sessions: Sessions | None = None
         self._stopping = asyncio.Event()
         self._cut = asyncio.Event()
         self._reload_wanted = asyncio.Event()
@@ -161,7 +163,9 @@ class Server:
     # listening
 
     async def _listen(self, config: Config) -> list[str]:
-        runner, self._front = await _hardened(app.application(self), config.server, Inference(self))
+        application = app.application(self)
+        self._sessions = application[SESSIONS]
+        runner, self._front = await _hardened(application, config.server, Inference(self))
         self._runners.append(runner)
         self._adopt(config)
         self._bound["data"] = await _bind(runner, config.server.host, config.server.port, "[server]")
@@ -307,6 +311,8 @@ class Server:
 
     async def _close(self) -> None:
         await self.gateway.close()
+        if self._sessions is not None:
+            await self._sessions.cut()
         if self._front is not None:
             for connection in self._front.connections:
                 connection.force_close()
