@@ -3,60 +3,130 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from time import perf_counter
+from collections.abc import Coroutine, Mapping, Sequence
+from time import perf_counter, time
+from typing import Any
 
-from aigw.attempt import Attempter
-from aigw.deployment import Deployment, Route
-from aigw.errors import CallerError, GatewayError, InternalError
-from aigw.exchange import Exchange, Sink
+from aigw.attempt import Attempter, Prices
+from aigw.deployment import Deployment, ProviderKey, Route
+from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
+from aigw.exchange import Exchange, Sink, Usage
+from aigw.metering import usage as metering
 from aigw.protocols.operations import Operation
 from aigw.providers.base import Provider
 from aigw.relay import Relay
 from aigw.routing import retry
+from aigw.routing.health import Board, Health
 from aigw.routing.key_pool import KeyPool
-from aigw.routing.selection import candidates
+from aigw.routing.selection import Candidate, Selection
+from aigw.routing.strategies import affinity
+
+RATES = {"USD": 1.0, "EUR": 1.1, "CNY": 0.14}
+"""Dollars for one, roughly, and only to tell which of two prices is the lower one. Sums are never converted."""
+
+MIX = Usage(input=3000, output=1000)
+"""What prices are compared by: three tokens read for each one written."""
+
+Places = Sequence[tuple[Deployment, Health | None]]
+"""In the order to try them. Without health: the only place of a route, where there is nothing to choose."""
 
 
 class Failover:
-    """One config's deployments and key pools."""
+    """One config's deployments and key pools. What it learns of them is in *board* and *budget*, which outlive a reload."""
 
-    def __init__(self, providers: Mapping[str, Provider], pools: Mapping[str, KeyPool], attempter: Attempter) -> None:
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        pools: Mapping[str, KeyPool],
+        attempter: Attempter,
+        *,
+        board: Board | None = None,
+        rules: retry.Rules | None = None,
+        budget: retry.Budget | None = None,
+    ) -> None:
         self.providers, self.pools, self.attempter = providers, pools, attempter
+        self.rules = rules = rules or retry.Rules()
+        self.budget = budget or retry.Budget(rules.budget, rules.budget_floor)
+        self.budget.share, self.budget.floor = rules.budget, rules.budget_floor
+        self.selection = Selection(board or Board(), estimate=prompt_tokens, price=Costs(attempter.prices))
 
-    async def serve(self, exchange: Exchange, sink: Sink, route: Route, operation: Operation) -> Relay:
+    def serve(self, exchange: Exchange, sink: Sink, route: Route, operation: Operation) -> Coroutine[Any, Any, Relay]:
         """Try deployments and their keys until one answers or the rules say stop: another key, another target, the
         fallbacks, and at last the one that failed, when it was the only one."""
-        allowed = retry.MAX_ATTEMPTS if route.retries is None else route.retries + 1
+        self.budget.asked += 1
+        if route.plain:
+            return self._serve(exchange, sink, route, operation, ((route.targets[0], None),))
+        return self._serve_one_of(exchange, sink, route, operation)
+
+    def _serve_one_of(
+        self, exchange: Exchange, sink: Sink, route: Route, operation: Operation, purpose: str = ""
+    ) -> Coroutine[Any, Any, Relay]:
+        places: list[tuple[Deployment, Health | None]] = []
+        passed: list[Candidate] = []
+        for one in self.selection.ranked(route, exchange, perf_counter(), purpose):
+            if one.dropped:
+                break  # so are all that follow
+            places.append((one.deployment, one.health))
+            if one.note:
+                passed.append(one)
+        return self._serve(exchange, sink, route, operation, places, passed, purpose)
+
+    async def _serve(
+        self,
+        exchange: Exchange,
+        sink: Sink,
+        route: Route,
+        operation: Operation,
+        places: Places,
+        passed: Sequence[Candidate] = (),
+        purpose: str = "",
+    ) -> Relay:
+        allowed = self.rules.attempts if route.retries is None else route.retries + 1
         last: GatewayError | None = None
         again: Deployment | None = None
+        tried: list[Deployment] = []
         timeouts = 0
-        for deployment in candidates(route):
+        for deployment, health in places:
             provider = self.providers[deployment.provider]
-            if provider.serving(operation, deployment.model or exchange.requested_model) is None:
+            model = deployment.model or exchange.requested_model
+            if provider.serving(operation, model) is None:
                 last = last or _not_spoken(provider, operation)
                 continue
+            if tried and any(one.id == deployment.id and one.params == deployment.params for one in tried):
+                continue
             pool = self.pools[deployment.provider]
-            tried: list[str] = []
+            refused: list[str] = []
             while len(exchange.chain) < allowed:
-                model = deployment.model or exchange.requested_model
+                if exchange.chain and not self._may_go_on(last, health, deployment, tried):
+                    raise last or InternalError("gateway_internal", "An attempt failed for no reason.")
+                now = perf_counter()
                 tokens = len(exchange.body) // 4 if pool.counts_tokens else 0
-                key = pool.pick(perf_counter(), tried, model, "", tokens)
+                liked = affinity(exchange) if route.strategy == "prefix-affinity" and len(pool.keys) > 1 else ""
+                key = pool.pick(now, refused, model, liked, tokens)
                 if key is None:
                     exchange.provider = exchange.provider or provider.name
-                    last = last or pool.refusal(provider.name, perf_counter(), model)
+                    last = last or pool.refusal(provider.name, now, model)
                     break
+                if health is not None:
+                    health.began(now)
                 try:
-                    relay, error = await self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
-                except CallerError as refused:
-                    if refused.code != "caller_unsupported":
+                    relay, error = await self._attempt(exchange, sink, route, operation, deployment, provider, key)
+                except CallerError as unsaid:
+                    if unsaid.code != "caller_unsupported":
                         raise
-                    last = last or refused  # its dialect cannot say this; another's may
+                    last = last or unsaid  # its dialect cannot say this; another's may
                     break
                 finally:
                     pool.let_go(key)
+                    if health is not None:
+                        health.ended()
                 if tokens:
                     pool.settle(key, _used(exchange) - tokens, perf_counter())
+                if health is not None:
+                    _tell(health, exchange, error, now)
+                    if passed:
+                        _note(exchange, passed, health)
+                        passed = ()
                 if error is None:
                     pool.succeeded(key, relay.upstream_headers, perf_counter(), model)
                     return relay
@@ -64,36 +134,160 @@ class Failover:
                 pool.failed(key, error, perf_counter())
                 if relay.started:
                     raise error
+                if error.kind and not purpose and error.kind in route.purposes and len(exchange.chain) < allowed:
+                    return await self._elsewhere(exchange, sink, route, operation, error)
                 timeouts += error.sent and error.code == "provider_timeout"
-                if not retry.may_retry(error, safe=operation.safe, timeouts=timeouts) or perf_counter() >= exchange.deadline:
+                if not retry.may_retry(error, safe=operation.safe, timeouts=timeouts) or self._too_late(exchange):
                     raise error
-                tried.append(key.label)
+                refused.append(key.label)
                 if error.fault == "deployment":
                     again = again or deployment
                     break
-        if again is not None and len(exchange.chain) == 1 and allowed > 1:
-            return await self._second_try(exchange, sink, operation, again)
-        raise last or InternalError("gateway_no_provider", "No provider is configured for this model.")
+            tried.append(deployment)
+        if again is not None and len(exchange.chain) == 1 and allowed > 1 and not purpose:
+            return await self._again(exchange, sink, route, operation, again, last)
+        raise last or _nowhere(exchange)
 
-    async def _second_try(self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment) -> Relay:
-        """There was only one deployment and it failed in a way that often passes: once more, after a moment."""
-        await asyncio.sleep(retry.SECOND_TRY_PAUSE)
+    def _attempt(
+        self,
+        exchange: Exchange,
+        sink: Sink,
+        route: Route,
+        operation: Operation,
+        deployment: Deployment,
+        provider: Provider,
+        key: ProviderKey,
+    ) -> Coroutine[Any, Any, tuple[Relay, UpstreamError | None]]:
+        return self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
+
+    async def _elsewhere(
+        self, exchange: Exchange, sink: Sink, route: Route, operation: Operation, error: UpstreamError
+    ) -> Relay:
+        """What this place refused for its length or its content may be fine at those that are marked for it; when none of them
+        takes it either, the first refusal stands."""
+        try:
+            return await self._serve_one_of(exchange, sink, route, operation, error.kind)
+        except GatewayError as failed:
+            if isinstance(failed, UpstreamError) and exchange.chain[-1].error == failed.code and len(exchange.chain) > 1:
+                raise
+            raise error from None
+
+    def _may_go_on(self, last: GatewayError | None, health: Health | None, place: Deployment, tried: list[Deployment]) -> bool:
+        """Whether a further try fits the budget. Free of charge: a key's failure, which its pool has learned from, and going to
+        a place that is well. Only what meets trouble again and again is limited, so that an outage is not multiplied."""
+        if isinstance(last, UpstreamError) and last.fault in ("key", "account"):
+            return True
+        if health is not None and health.closed and place not in tried:
+            return True
+        return self.budget.take(perf_counter())
+
+    def _too_late(self, exchange: Exchange) -> bool:
+        now = perf_counter()
+        return now >= exchange.deadline or (self.rules.time is not None and now >= exchange.started + self.rules.time)
+
+    async def _again(
+        self,
+        exchange: Exchange,
+        sink: Sink,
+        route: Route,
+        operation: Operation,
+        deployment: Deployment,
+        last: GatewayError | None,
+    ) -> Relay:
+        """There was only one deployment and it failed in a way that often passes: once more after a moment, or as often as the
+        route says, each time after a longer one."""
         provider, pool = self.providers[deployment.provider], self.pools[deployment.provider]
         model = deployment.model or exchange.requested_model
-        key = pool.pick(perf_counter(), (), model)
-        if key is None:
-            raise pool.refusal(provider.name, perf_counter(), model)
-        try:
-            relay, error = await self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
-        finally:
-            pool.let_go(key)
-        if pool.counts_tokens:
-            pool.settle(key, _used(exchange), perf_counter())
-        if error is not None:
+        health = (
+            None if route.plain else self.selection.board.of(deployment.id if deployment.model else f"{deployment.id}/{model}")
+        )
+        rounds = 1 if route.retries is None else route.retries
+        timeouts = 0
+        for number in range(1, rounds + 1):
+            pause = retry.pause(self.rules, number)
+            now = perf_counter()
+            out_of_time = self.rules.time is not None and now + pause >= exchange.started + self.rules.time
+            if now + pause >= exchange.deadline or out_of_time or not self.budget.take(now):
+                break
+            await asyncio.sleep(pause)
+            now = perf_counter()
+            key = pool.pick(now, (), model)
+            if key is None:
+                raise pool.refusal(provider.name, now, model)
+            if health is not None:
+                health.began(now)
+            try:
+                relay, error = await self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
+            finally:
+                pool.let_go(key)
+                if health is not None:
+                    health.ended()
+            if pool.counts_tokens:
+                pool.settle(key, _used(exchange), perf_counter())
+            if health is not None:
+                _tell(health, exchange, error, now)
+            if error is None:
+                pool.succeeded(key, relay.upstream_headers, perf_counter(), model)
+                return relay
+            last = error
             pool.failed(key, error, perf_counter())
-            raise error
-        pool.succeeded(key, relay.upstream_headers, perf_counter(), model)
-        return relay
+            timeouts += error.sent and error.code == "provider_timeout"
+            if relay.started or not retry.may_retry(error, safe=operation.safe, timeouts=timeouts):
+                break
+        raise last or _nowhere(exchange)
+
+
+class Costs:
+    """What places cost, to compare them; remembered for a minute, for prices may depend on the hour."""
+
+    def __init__(self, prices: Prices) -> None:
+        self._prices = prices
+        self._minute = 0
+        self._known: dict[tuple[str, str], float | None] = {}
+
+    def __call__(self, provider: str, model: str) -> float | None:
+        now = time()
+        if int(now // 60) != self._minute or len(self._known) > 4096:
+            self._minute = int(now // 60)
+            self._known.clear()
+        place = (provider, model)
+        if place not in self._known:
+            cost = self._prices.price(provider, (model,), MIX, now)
+            self._known[place] = None if cost is None else cost.nano * RATES.get(cost.currency, 1.0)
+        return self._known[place]
+
+
+def prompt_tokens(operation: str, body: bytes) -> int:
+    """Tokens of a request's prompt, by estimate."""
+    return metering.estimate(operation, body).input
+
+
+def _tell(health: Health, exchange: Exchange, error: UpstreamError | None, began: float) -> None:
+    """What an attempt teaches about its place. A limit is the account's matter, a refusal the request's."""
+    now = perf_counter()
+    if error is None:
+        first = exchange.first_token_at if exchange.stream and exchange.first_token_at else now
+        health.succeeded(first - began, now, stream=exchange.stream)
+    elif error.fault == "deployment":
+        health.failed(error.code, now - began, now, stream=exchange.stream)
+    elif error.upstream_status is not None and not error.fault:
+        health.alive(now)
+
+
+def _note(exchange: Exchange, passed: Sequence[Candidate], taken: Health) -> None:
+    """The chain says which places were passed over because they fail just now."""
+    said = "; ".join(f"{one.deployment.id}: {one.note} ({one.health.reason})" for one in passed if one.health is not taken)
+    attempt = exchange.chain[0]
+    if said:
+        attempt.detail = (f"{attempt.detail}; passed over: {said}" if attempt.detail else f"passed over: {said}")[:600]
+
+
+def _nowhere(exchange: Exchange) -> GatewayError:
+    return InternalError(
+        "gateway_no_provider",
+        "No place of this model's route takes this request: its conditions exclude it. The gateway's operator can see why "
+        "with: aigw routes show",
+    )
 
 
 def _not_spoken(provider: Provider, operation: Operation) -> CallerError:

@@ -13,6 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Coroutine, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,12 +25,21 @@ from aigw.access.rate_limit import RateLimit
 from aigw.attempt import Attempter
 from aigw.config import secrets
 from aigw.config.load import ConfigErrors, Loaded
-from aigw.config.schema import Config, Consumer as ConsumerTable, Provider as ProviderTable, ProviderKey as KeyTable, Upstream
+from aigw.config.schema import (
+    Circuit as CircuitTable,
+    Config,
+    Consumer as ConsumerTable,
+    Provider as ProviderTable,
+    ProviderKey as KeyTable,
+    Retry as RetryTable,
+    Upstream,
+)
 from aigw.config.scrub import Scrubber
 from aigw.consumer import Caller
 from aigw.deployment import ProviderKey
 from aigw.errors import ConfigError, UpstreamError
 from aigw.exchange import Receiver, UpstreamRequest
+from aigw.failover import Failover
 from aigw.metering.prices import PriceBook
 from aigw.pipeline import Pipeline
 from aigw.providers import catalog, compatible, key_check
@@ -37,9 +47,11 @@ from aigw.providers.base import Provider
 from aigw.providers.compatible import CompatibleProvider
 from aigw.providers.rate_headers import allowance
 from aigw.routing.canaries import Canaries
+from aigw.routing.health import Board, Settings as CircuitSettings
 from aigw.routing.key_pool import KeyPool
 from aigw.routing.live_models import LiveModels
 from aigw.routing.rests import Rests
+from aigw.routing.retry import Rules
 from aigw.routing.table import Claimant, Table
 from aigw.storage.base import Counters, Store
 from aigw.storage.journal import Journal
@@ -224,15 +236,31 @@ class Gateway:
             for name, keys in built.keys.items()
         }
         self._rests = Rests(services.store, self.pools)
-        self.table = Table(config.routes, [claimant(config, provider) for provider in self.providers.values()])
+        self.table = Table(
+            config.routes,
+            [claimant(config, provider) for provider in self.providers.values()],
+            fallback=config.fallback.targets,
+        )
         prices = PriceBook(config.prices, {name: provider.price_id for name, provider in self.providers.items()})
-        self.pipeline = Pipeline(
+        self.board: Board = previous.board if previous is not None else Board()
+        self.board.reconfigure(_circuits(config.circuit))
+        attempter = Attempter(services.transport, prices, services.scrubber, lossless=config.server.lossy == "deny")
+        failover = Failover(
+            self.providers,
+            self.pools,
+            attempter,
+            board=self.board,
+            rules=_retries(config.retry),
+            budget=previous.pipeline.failover.budget if previous is not None else None,
+        )
+        self.pipeline: Pipeline = Pipeline(
+            failover=failover,
             directory=services.directory,
             limits=RateLimit(config.limits, services.counters),
             table=self.table,
             providers=self.providers,
             pools=self.pools,
-            attempter=Attempter(services.transport, prices, services.scrubber, lossless=config.server.lossy == "deny"),
+            attempter=attempter,
             prices=prices,
             journal=services.journal,
             listeners=(services.metrics, ExchangeLog(config.log.exchanges)),
@@ -456,6 +484,28 @@ def _key(table: ProviderTable, written: str | KeyTable, label: str, secret: str)
     )
 
 
+def _circuits(table: CircuitTable) -> CircuitSettings:
+    return CircuitSettings(
+        errors=table.errors,
+        samples=table.samples,
+        window=table.window,
+        slow=inf if table.slow is None else table.slow,
+        pause=table.pause,
+        longest_pause=table.longest_pause,
+    )
+
+
+def _retries(table: RetryTable) -> Rules:
+    return Rules(
+        attempts=table.attempts,
+        time=table.time,
+        pause=table.pause,
+        longest_pause=table.longest_pause,
+        budget=table.budget,
+        budget_floor=table.budget_floor,
+    )
+
+
 def claimant(config: Config, provider: Provider) -> Claimant:
     """What *provider* says is its own: its row's prefixes, and those of the same vendor's row across the border."""
     row = catalog.row(provider.kind)
@@ -479,6 +529,7 @@ def models_url(provider: Provider) -> str:
 def _own_names(config: Config) -> set[str]:
     """What the operator calls things: no secret, even where a key has such a name in it."""
     targets = [target for route in config.routes.values() for target in (*route.targets, *route.fallback)]
+    targets += config.fallback.targets
     listed = [model for provider in config.providers.values() for model in provider.models or ()]
     return {
         *config.providers,

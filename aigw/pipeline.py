@@ -88,12 +88,13 @@ class Pipeline:
         patience: float,
         scrubber: Scrubber | None = None,
         canaries: Canaries | None = None,
+        failover: Failover | None = None,
     ) -> None:
         """*patience* is the longest an exchange may take before its first byte, in seconds; *scrubber* knows what nobody may
         read."""
         self.directory, self.limits, self.table = directory, limits, table
         self.attempter = attempter
-        self.failover = Failover(providers, pools, attempter)
+        self.failover = failover or Failover(providers, pools, attempter)
         self.prices, self.journal, self.listeners = prices, journal, listeners
         self.config_hash, self.patience = config_hash, patience
         self._scrubber = scrubber or Scrubber()
@@ -184,14 +185,15 @@ class Pipeline:
     @staticmethod
     def _note(exchange: Exchange, asked: Asked) -> None:
         """Keep what we must know of the body; nothing else of it is decoded."""
-        exchange.requested_model = asked.model
-        exchange.stream = asked.stream
+        if asked.model:  # else the path named it, and said whether a stream is wanted
+            exchange.requested_model = asked.model
+            exchange.stream = asked.stream
         exchange.max_tokens = asked.max_tokens
         exchange.end_user = asked.end_user[:NAME]
         exchange.wants_usage = asked.wants_usage
         if exchange.model_at < 0 and splice.stands_twice(exchange.body, "model"):
             raise CallerError("caller_invalid_request", "The request names its `model` twice.", param="model")
-        if not asked.model:
+        if not exchange.requested_model:
             raise CallerError("caller_invalid_request", "`model` is empty. Name the model to use.", param="model")
 
     def _meter(self, exchange: Exchange) -> Usage | None:

@@ -83,7 +83,8 @@ def understood(loaded: Loaded, data_dir: Path, environment: Mapping[str, str] | 
     environment = os.environ if environment is None else environment
     config, missing = _without_missing(loaded.config, environment)
     built = Build(loaded._replace(config=config), environment)
-    table = Table(config.routes, [claimant(config, provider) for provider in built.providers.values()])
+    claimants = [claimant(config, provider) for provider in built.providers.values()]
+    table = Table(config.routes, claimants, fallback=config.fallback.targets)
     remembered = LiveModels(data_dir / "models")  # what a server that ran here has heard from its providers
     listed = {}
     for name, provider in built.providers.items():

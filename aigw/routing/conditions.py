@@ -29,7 +29,7 @@ much shorter than a bound need not be counted."""
 _serial = count(1)
 
 
-def _quarter(operation: str, body: bytes) -> int:
+def quarter(operation: str, body: bytes) -> int:
     return len(body) // 4
 
 
@@ -38,7 +38,7 @@ class Facts:
 
     __slots__ = ("_tokens", "_tools", "estimate", "exchange", "serial")
 
-    def __init__(self, exchange: Exchange, estimate: Estimate = _quarter) -> None:
+    def __init__(self, exchange: Exchange, estimate: Estimate = quarter) -> None:
         self.exchange, self.estimate = exchange, estimate
         self.serial = next(_serial)
         self._tokens = -1

@@ -1,32 +1,113 @@
-"""Which deployment next: the targets of a route by weight, then its fallbacks in the order they were written."""
+"""Which deployment next: the targets of a route that may have a request, as its strategy orders them, then the fallbacks as
+they were written; behind all of them those that fail just now, the least bad one first: trying is better than refusing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from random import random
 
+import msgspec
+
+from aigw.config import embedding
 from aigw.deployment import Deployment, Route
+from aigw.exchange import Exchange
+from aigw.routing.conditions import Estimate, Facts, quarter
+from aigw.routing.health import Board, Health
+from aigw.routing.strategies import STRATEGIES, Moment, Price
 
 
-def candidates(route: Route, draw: Callable[[], float] = random) -> Iterator[Deployment]:
-    """Every deployment of *route* once, in the order to try them.
+class Candidate(msgspec.Struct, gc=False):
+    """A place, and what speaks for and against it. `score`: the lower the earlier, among those of its kind. `dropped` says why
+    it is not tried at all, `note` why it comes last."""
 
-    The first target is drawn by weight; when it fails the next is drawn from the rest, so that a broken target's share is
-    spread as the weights say. A weight of 0 gets no traffic of its own but is still tried before the fallbacks.
-    """
-    targets = route.targets
-    if len(targets) == 1:
-        yield targets[0]
-    else:
-        left = list(targets)
-        while left:
-            at = draw() * sum(target.weight for target in left)
-            chosen = left[0] if at <= 0 else left[-1]
-            for target in left:
-                at -= target.weight
-                if at < 0:
-                    chosen = target
-                    break
-            left.remove(chosen)
-            yield chosen
-    yield from route.fallback
+    deployment: Deployment
+    health: Health
+    score: float = 0.0
+    dropped: str = ""
+    note: str = ""
+
+
+class Selection:
+    """Orders places. Sends nothing and changes nothing, so that it can be asked what would happen."""
+
+    def __init__(
+        self,
+        board: Board,
+        *,
+        estimate: Estimate = quarter,
+        price: Price = lambda provider, model: None,
+        draw: Callable[[], float] = random,
+    ) -> None:
+        """*estimate* counts the tokens of a prompt; *price* compares prices; *draw* gives numbers from 0 up to 1."""
+        self.board, self.estimate, self.price, self.draw = board, estimate, price, draw
+
+    def ranked(self, route: Route, exchange: Exchange, now: float, purpose: str = "") -> list[Candidate]:
+        """All places of *route*, in the order to try them; those that are `dropped` at the end. *purpose*: only those that are
+        marked for it ("context", "content-filter"). *now*: monotonic seconds."""
+        facts: Facts | None = None
+        anchor = ""
+        if exchange.operation == "embeddings":
+            anchor = embedding.same(route.targets[0].model or exchange.requested_model)
+        kept: list[Candidate] = []
+        last: list[Candidate] = []
+        dropped: list[Candidate] = []
+        of, name = self.board.of, exchange.requested_model
+        boundary = len(route.targets)
+        usable = 0
+        for index, place in enumerate((*route.targets, *route.fallback)):
+            health = of(place.id if place.model else f"{place.id}/{name}")
+            why = ""
+            if place.purpose != purpose:
+                why = f"only for: {place.purpose}" if place.purpose else f"not for: {purpose}"
+            elif anchor and embedding.same(place.model or name) != anchor:
+                why = "embeddings stay with one model"
+            elif place.when:
+                if facts is None:
+                    facts = Facts(exchange, self.estimate)
+                for condition in place.when:
+                    if not condition.holds(facts):
+                        why = f"when: {condition.text}"
+                        break
+            if why:
+                dropped.append(Candidate(place, health, 0.0, why))
+            elif health.until and not health.allows(now):
+                last.append(Candidate(place, health, health.until, "", "circuit open"))
+            else:
+                kept.append(Candidate(place, health))
+                usable += index < boundary
+        if usable > 1:
+            self._order(route, exchange, now, kept, usable)
+        if last:
+            last.sort(key=_least_bad)
+            kept += last
+        return kept + dropped
+
+    def _order(self, route: Route, exchange: Exchange, now: float, kept: list[Candidate], usable: int) -> None:
+        """Put the first *usable* of *kept*, the targets, in the strategy's order."""
+        targets = kept[:usable]
+        moment = Moment(exchange, now, self.draw, self.price)
+        scores = STRATEGIES[route.strategy](moment, [one.deployment for one in targets], [one.health for one in targets])
+        for one, score in zip(targets, scores, strict=True):
+            one.score = score
+        targets.sort(key=_score)
+        # whoever may look whether a place is back does it before all others, or nobody ever would
+        if any(one.health.until for one in targets):
+            targets.sort(key=_not_looking)
+        kept[:usable] = targets
+
+
+def _score(candidate: Candidate) -> float:
+    return candidate.score
+
+
+def _least_bad(candidate: Candidate) -> tuple[int, float]:
+    return candidate.health.row, candidate.health.until
+
+
+def _not_looking(candidate: Candidate) -> bool:
+    return not candidate.health.until
+
+
+def in_words(candidates: Sequence[Candidate]) -> str:
+    """Why those that come last or not at all do so, for an attempt's detail."""
+    return "; ".join(f"{one.deployment.id}: {one.dropped or one.note}" for one in candidates if one.dropped or one.note)

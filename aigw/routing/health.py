@@ -1,0 +1,249 @@
+"""How well each deployment does: what is under way, how fast it begins to answer, and whether to pass it over for a while.
+
+A circuit is closed while a deployment answers. It opens when, of the answers in a sliding window, too large a share failed
+(`Settings.errors` of at least `samples`), or when nothing has come back but three failures in a row. While it is open other
+places are preferred. After a pause one real request may look whether it is back (half-open): a good answer closes the circuit,
+a failure doubles the pause up to `longest_pause`. Whoever looks and hears nothing for `LOOK` seconds is not waited for: the
+next one may look too, so that a place that swallowed a request is noticed when it is back.
+
+All times are monotonic seconds (perf_counter), handed in.
+"""
+
+from __future__ import annotations
+
+from math import exp, inf
+from random import uniform
+from typing import Any
+
+import msgspec
+
+MOST = 4096
+"""Deployments that are known; callers choose names ("provider/anything"), so there must be an end."""
+
+IN_A_ROW = 3
+"""Failures with no success in the window that open a circuit, however few: traffic may be slow."""
+
+LOOK = 2.0
+"""Seconds that one request has, while a circuit is half-open, before another may look as well."""
+
+DECAY = 10.0
+"""Seconds in which the memory of a slow answer fades to a third (peak-EWMA, as in Finagle and linkerd)."""
+
+SLICES = 10
+"""Parts of the window that are forgotten one by one."""
+
+LATEST = 128
+"""First-byte times that are kept to learn what is unusual."""
+
+LEARNED = 20
+"""As many must be known before anything is called unusual."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """`[circuit]` of the config."""
+
+    errors: float = 0.5
+    samples: int = 5
+    window: float = 10.0
+    slow: float = inf
+    pause: float = 1.0
+    longest_pause: float = 4.0
+
+
+class Health:
+    """One deployment's. Not thread-safe: one event loop."""
+
+    __slots__ = (
+        "_at",
+        "_bad",
+        "_ewma",
+        "_ewma_at",
+        "_good",
+        "_latest",
+        "_looked",
+        "_p95",
+        "_slice",
+        "id",
+        "in_flight",
+        "opened",
+        "reason",
+        "row",
+        "settings",
+        "until",
+    )
+
+    def __init__(self, id_: str, settings: Settings) -> None:
+        self.id, self.settings = id_, settings
+        self.in_flight = 0
+        self.until = 0.0  # open until then, then half-open; 0: closed
+        self.opened = 0  # looks in a row that failed
+        self.row = 0  # failures since the last success
+        self.reason = ""  # the latest failure's code
+        self._good, self._bad = [0] * SLICES, [0] * SLICES
+        self._slice, self._at = 0, -inf
+        self._looked = -inf
+        self._ewma, self._ewma_at = [0.0, 0.0], [0.0, 0.0]  # of whole answers, of streams
+        self._latest: tuple[list[float], list[float]] = ([], [])
+        self._p95: list[float | None] = [None, None]
+
+    # what it is asked
+
+    def allows(self, now: float) -> bool:
+        """Whether it may be preferred: its circuit is closed, or it is time to look and nobody is looking."""
+        return not self.until or (now >= self.until and now - self._looked >= LOOK)
+
+    @property
+    def closed(self) -> bool:
+        return not self.until
+
+    def latency(self, now: float, *, stream: bool) -> float:
+        """Seconds to the first byte, lately; 0 when nothing is known."""
+        known = self._ewma[stream]
+        return known * exp((self._ewma_at[stream] - now) / DECAY) if known else 0.0
+
+    def load(self, now: float, *, stream: bool) -> float:
+        """Peak-EWMA's cost: how long one more request would wait."""
+        return self.latency(now, stream=stream) * (self.in_flight + 1)
+
+    def p95(self, *, stream: bool) -> float | None:
+        """The 95th percentile of the latest first bytes; None while too few are known."""
+        latest, known = self._latest[stream], self._p95[stream]
+        if known is None and len(latest) >= LEARNED:
+            known = self._p95[stream] = sorted(latest)[int(len(latest) * 0.95)]
+        return known
+
+    def counts(self, now: float) -> tuple[int, int]:
+        """Good and failed answers in the window."""
+        self._turn(now)
+        return sum(self._good), sum(self._bad)
+
+    def state(self, now: float) -> str:
+        if not self.until:
+            return "closed"
+        return "half-open" if now >= self.until else "open"
+
+    # what it is told
+
+    def began(self, now: float) -> None:
+        """A request goes there."""
+        self.in_flight += 1
+        if self.until and now >= self.until:
+            self._looked = now
+
+    def ended(self) -> None:
+        """The attempt is over, however."""
+        self.in_flight -= 1
+
+    def succeeded(self, first_byte: float, now: float, *, stream: bool) -> None:
+        """It answered; the first byte took *first_byte* seconds."""
+        self._learn(first_byte, now, stream)
+        if first_byte > self.settings.slow:
+            self._failed("slow", now)
+            return
+        self.alive(now)
+
+    def alive(self, now: float) -> None:
+        """It answered, be it that the request is wrong."""
+        self._turn(now)
+        self._good[self._slice] += 1
+        self.row = 0
+        if self.until:
+            self.until, self.opened, self._looked = 0.0, 0, -inf
+            self._bad = [0] * SLICES  # from before: they would open it again at the first hiccup
+
+    def failed(self, reason: str, took: float, now: float, *, stream: bool) -> None:
+        """It failed, after *took* seconds."""
+        if reason == "provider_timeout":
+            self._learn(took, now, stream)
+        self._failed(reason, now)
+
+    def _failed(self, reason: str, now: float) -> None:
+        self._turn(now)
+        self._bad[self._slice] += 1
+        self.row += 1
+        self.reason = reason
+        if self.until:
+            if now >= self.until:  # whoever looked; those that were under way when it opened teach nothing new
+                self._open(now)
+        elif self._should_open():
+            self._open(now)
+
+    def _should_open(self) -> bool:
+        good, bad = sum(self._good), sum(self._bad)
+        if not good and self.row >= IN_A_ROW:
+            return True
+        settings = self.settings
+        return good + bad >= settings.samples and bad >= settings.errors * (good + bad)
+
+    def _open(self, now: float) -> None:
+        settings = self.settings
+        pause = min(settings.pause * 2 ** min(self.opened, 16), settings.longest_pause)
+        self.until = now + pause * uniform(0.8, 1.0)  # noqa: S311 - so that many servers do not look at once
+        self.opened += 1
+        self._looked = -inf
+
+    def _learn(self, first_byte: float, now: float, stream: bool) -> None:
+        known = self.latency(now, stream=stream)
+        if first_byte >= known:
+            self._ewma[stream] = first_byte  # the peak counts at once
+        else:
+            weight = exp((self._ewma_at[stream] - now) / DECAY)
+            self._ewma[stream] = self._ewma[stream] * weight + first_byte * (1 - weight)
+        self._ewma_at[stream] = now
+        latest = self._latest[stream]
+        latest.append(first_byte)
+        if len(latest) >= LATEST + 16:
+            del latest[:16]
+            self._p95[stream] = None
+        elif not len(latest) % 8:
+            self._p95[stream] = None
+
+    def _turn(self, now: float) -> None:
+        """Forget what is older than the window."""
+        width = self.settings.window / SLICES
+        gone = (now - self._at) / width
+        if gone < 1:
+            return
+        for _ in range(int(min(gone, SLICES))):
+            self._slice = (self._slice + 1) % SLICES
+            self._good[self._slice] = self._bad[self._slice] = 0
+        self._at = now if gone >= SLICES else self._at + int(gone) * width
+
+    def view(self, now: float) -> dict[str, Any]:
+        """For people and programs: no secret is in it."""
+        good, bad = self.counts(now)
+        return {
+            "deployment": self.id,
+            "circuit": self.state(now),
+            "seconds": round(max(0.0, self.until - now), 1) if self.until else 0.0,
+            "reason": self.reason if self.until or bad else "",
+            "in_flight": self.in_flight,
+            "good": good,
+            "failed": bad,
+            "first_byte": round(self.latency(now, stream=False), 4) or None,
+            "first_token": round(self.latency(now, stream=True), 4) or None,
+        }
+
+
+class Board:
+    """The health of all deployments, by their ids. Outlives a reload."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self._known: dict[str, Health] = {}
+
+    def reconfigure(self, settings: Settings) -> None:
+        self.settings = settings
+        for health in self._known.values():
+            health.settings = settings
+
+    def of(self, deployment: str) -> Health:
+        health = self._known.get(deployment)
+        if health is None:
+            if len(self._known) >= MOST:
+                self._known = {name: one for name, one in self._known.items() if one.in_flight or one.until}
+            health = self._known[deployment] = Health(deployment, self.settings)
+        return health
+
+    def view(self, now: float) -> list[dict[str, Any]]:
+        return [health.view(now) for health in self._known.values()]
