@@ -15,6 +15,7 @@ TRANSLATORS: dict[str, str] = {
     "chat": "openai_chat:OpenAIChat",
     "completions": "openai_completions:OpenAICompletions",
     "responses": "openai_responses:OpenAIResponses",
+    "messages": "anthropic_messages:Messages",
 }
 
 
