@@ -193,9 +193,9 @@ def test_what_is_only_doubtful() -> None:
     assert warnings('[providers.a]\nkeys = ["k"]\nbase_url = "http://api.example.com/v1"') == [
         "providers.a.base_url: keys travel over http:// in clear text; https:// keeps them to yourself"
     ]
-    assert warnings('[routes.a]\ntargets = [{provider = "p"}]\nfallback = [{provider = "p", model = "m", weight = 2}]\n[providers.p]') == [
-        "routes.a.fallback[0].weight: has no effect: fallbacks are tried in order"
-    ]
+    assert warnings(
+        '[routes.a]\ntargets = [{provider = "p"}]\nfallback = [{provider = "p", model = "m", weight = 2}]\n[providers.p]'
+    ) == ["routes.a.fallback[0].weight: has no effect: fallbacks are tried in order"]
     for near in ("127.0.0.1:1", "10.1.2.3", "vllm:8000", "gpu.internal", "[::1]"):
         assert warnings(f'[providers.a]\nkeys = ["k"]\nbase_url = "http://{near}/v1"') == []
     assert warnings("") == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aigw.errors import UpstreamError
-from aigw.routing.retry import may_retry
+from aigw.routing.retry import Budget, Rules, may_retry, pause
 
 
 def error(code: str, status: int | None = None, *, sent: bool = True, retry: bool = True) -> UpstreamError:
@@ -53,3 +53,31 @@ def test_other_failures_after_a_timeout_are_judged_for_themselves() -> None:
     """A refusal that follows one timeout costs nothing, so it stops nothing."""
     assert may_retry(error("provider_overloaded", 503), safe=True, timeouts=1)
     assert may_retry(UNREACHABLE, safe=True, timeouts=1)
+
+
+def test_the_budget_has_a_floor_and_a_share() -> None:
+    """100 in ten seconds always; beyond that 15 % of what was asked for."""
+    budget = Budget(0.15, 100)
+    assert sum(budget.take(0.5) for _ in range(200)) == 100
+    budget = Budget(0.15, 100)
+    granted = 0
+    for step in range(60_000):  # a minute of 1,000 a second, all of which fail
+        budget.asked += 1
+        granted += budget.take(step / 1000)
+    assert 60_000 * 0.10 < granted < 60_000 * 0.2
+
+
+def test_a_quiet_time_is_no_treasure() -> None:
+    """What was asked for long ago allows nothing now."""
+    budget = Budget(0.15, 10)
+    budget.take(0)
+    budget.asked += 1_000_000
+    assert sum(budget.take(10_000) for _ in range(5000)) < 200
+
+
+def test_pauses_have_full_jitter() -> None:
+    """Anything from nothing to twice the mean, which doubles, up to the longest."""
+    rules = Rules(pause=0.5, longest_pause=3.0)
+    first = [pause(rules, 1) for _ in range(500)]
+    assert 0 <= min(first) < 0.2 < 0.8 < max(first) <= 1.0
+    assert max(pause(rules, 9) for _ in range(500)) <= 3.0
