@@ -14,11 +14,11 @@ from aigw.deployment import Deployment, ProviderKey, Route
 from aigw.errors import CallerError, GatewayError, UpstreamError
 from aigw.exchange import Attempt, Cost, Exchange, Headers, Sink, UpstreamRequest, Usage
 from aigw.metering import usage as metering
-from aigw.protocols import DIALECTS, splice
+from aigw.protocols import DIALECTS, gemini, splice
 from aigw.protocols.operations import Operation
 from aigw.protocols.translation import translator
 from aigw.protocols.translation.contract import Reply
-from aigw.providers.base import Credential, Provider
+from aigw.providers.base import Credential, Keeper, Provider
 from aigw.providers.redact import BODY_LIMIT
 from aigw.relay import Relay
 from aigw.transform import Transform
@@ -76,7 +76,10 @@ class Attempter:
             credential = provider.credential(key)
             if credential is not None:
                 await self._fresh(credential)
-            request = provider.prepare(via, body, key, exchange.headers, model, stream=exchange.stream)
+            if exchange.object_id:
+                request = self._reaching(exchange, operation, provider, key)
+            else:
+                request = provider.prepare(via, body, key, exchange.headers, model, stream=exchange.stream)
             self._hurry(exchange, deployment, request, began)
             if not operation.safe:
                 request.once = True
@@ -116,6 +119,13 @@ class Attempter:
             if error.sent and error.upstream_status is None and not relay.status:
                 attempt.cost = self._abandoned(exchange)
         return relay, error
+
+    @staticmethod
+    def _reaching(exchange: Exchange, operation: Operation, provider: Provider, key: ProviderKey) -> UpstreamRequest:
+        """The request for something that the provider keeps."""
+        if not isinstance(provider, Keeper):
+            raise CallerError("caller_unsupported", f"The provider {provider.name!r} does not serve {operation.path!r}.")
+        return provider.reach(operation, exchange.object_id, exchange.query, exchange.body, key, exchange.headers)
 
     def _headers(self, exchange: Exchange) -> Headers:
         """Ours, for the caller."""
@@ -210,6 +220,8 @@ class Attempter:
         """The request in the provider's dialect: here the caller's own bytes, but for the two edits that are ours."""
         body = exchange.body
         if deployment.model is not None and deployment.model != exchange.requested_model:
+            if "{model}" in operation.path:
+                return gemini.rename(body, deployment.model)  # the path names it; some bodies do as well
             body = splice.set_value(body, "model", deployment.model, exchange.requested_model, exchange.model_at)
         if exchange.stream and self._asks_usage(exchange, operation, provider):
             body = splice.add(body, "stream_options", {"include_usage": True})

@@ -295,6 +295,9 @@ class Exchange(Record, kw_only=True, gc=True):
     canonical: Any = None  # the request in our own words, where it had to be translated
     streaming: bool = False  # an event stream has begun to reach the caller
     mirrored: bool = False  # a shadow of it is wanted
+    object_id: str = ""  # what the path names: something that a provider keeps
+    query: str = ""  # behind the path, for the provider; without the caller's key
+    owner: Any = None  # who keeps it, or what the request goes on from (`routing.stateful.Owner`)
 
     def __repr__(self) -> str:  # never the headers or the body
         return f"Exchange({self.id!r}, {self.operation!r})"

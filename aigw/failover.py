@@ -7,16 +7,19 @@ from collections.abc import Coroutine, Mapping, Sequence
 from time import perf_counter, time
 from typing import Any
 
+import msgspec
+
 from aigw.attempt import Attempter, Prices
-from aigw.deployment import Deployment, ProviderKey, Route
+from aigw.deployment import Deployment, Hedge, ProviderKey, Route
 from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
 from aigw.exchange import Exchange, Sink, Usage
 from aigw.metering import usage as metering
 from aigw.protocols.operations import Operation
 from aigw.providers.base import Provider
 from aigw.relay import Relay
-from aigw.routing import retry
+from aigw.routing import retry, stateful
 from aigw.routing.health import Board, Health
+from aigw.routing.hedge import Gate, Race, may_hedge
 from aigw.routing.key_pool import KeyPool
 from aigw.routing.selection import Candidate, Selection
 from aigw.routing.strategies import affinity
@@ -26,6 +29,23 @@ RATES = {"USD": 1.0, "EUR": 1.1, "CNY": 0.14}
 
 MIX = Usage(input=3000, output=1000)
 """What prices are compared by: three tokens read for each one written."""
+
+TOLD = (
+    "provider",
+    "residency",
+    "model",
+    "status",
+    "usage",
+    "answer_model",
+    "finish_reason",
+    "first_token_at",
+    "sample",
+    "bytes_out",
+    "streaming",
+    "upstream_id",
+    "loss",
+)
+"""What an attempt writes into its exchange."""
 
 Places = Sequence[tuple[Deployment, Health | None]]
 """In the order to try them. Without health: the only place of a route, where there is nothing to choose."""
@@ -48,6 +68,7 @@ class Failover:
         self.rules = rules = rules or retry.Rules()
         self.budget = budget or retry.Budget(rules.budget, rules.budget_floor)
         self.budget.share, self.budget.floor = rules.budget, rules.budget_floor
+        self._hedges: dict[Hedge, retry.Budget] = {}
         self.selection = Selection(board or Board(), estimate=prompt_tokens, price=Costs(attempter.prices))
 
     def serve(self, exchange: Exchange, sink: Sink, route: Route, operation: Operation) -> Coroutine[Any, Any, Relay]:
@@ -95,7 +116,7 @@ class Failover:
             if tried and any(one.id == deployment.id and one.params == deployment.params for one in tried):
                 continue
             pool = self.pools[deployment.provider]
-            refused: list[str] = []
+            refused = [] if exchange.owner is None else stateful.others(pool.keys, exchange.owner)
             while len(exchange.chain) < allowed:
                 if exchange.chain and not self._may_go_on(last, health, deployment, tried):
                     raise last or InternalError("gateway_internal", "An attempt failed for no reason.")
@@ -110,7 +131,12 @@ class Failover:
                 if health is not None:
                     health.began(now)
                 try:
-                    relay, error = await self._attempt(exchange, sink, route, operation, deployment, provider, key)
+                    own = True
+                    if route.hedge is None or health is None:
+                        relay, error = await self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
+                    else:
+                        first = (deployment, health, provider, key)
+                        relay, error, own = await self._hedged(exchange, sink, operation, route.hedge, first, places, tried)
                 except CallerError as unsaid:
                     if unsaid.code != "caller_unsupported":
                         raise
@@ -121,7 +147,11 @@ class Failover:
                     if health is not None:
                         health.ended()
                 if tokens:
-                    pool.settle(key, _used(exchange) - tokens, perf_counter())
+                    pool.settle(key, (_used(exchange) if own else 0) - tokens, perf_counter())
+                if not own:  # the other place's, which has been told
+                    if error is None:
+                        return relay
+                    raise error
                 if health is not None:
                     _tell(health, exchange, error, now)
                     if passed:
@@ -148,17 +178,122 @@ class Failover:
             return await self._again(exchange, sink, route, operation, again, last)
         raise last or _nowhere(exchange)
 
-    def _attempt(
+    async def _hedged(
         self,
         exchange: Exchange,
         sink: Sink,
-        route: Route,
         operation: Operation,
-        deployment: Deployment,
-        provider: Provider,
-        key: ProviderKey,
-    ) -> Coroutine[Any, Any, tuple[Relay, UpstreamError | None]]:
-        return self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
+        hedge: Hedge,
+        first: tuple[Deployment, Health, Provider, ProviderKey],
+        places: Places,
+        tried: list[Deployment],
+    ) -> tuple[Relay, UpstreamError | None, bool]:
+        """One try at *first*; when it takes unusually long to begin, another place is asked as well, and whoever begins first is
+        heard. True at the end: it is the first's outcome."""
+        deployment, health, provider, key = first
+        delay = hedge.after if hedge.after is not None else health.p95(stream=exchange.stream)
+        budget = self._hedges.setdefault(hedge, retry.Budget(hedge.extra, 1))
+        budget.asked += 1
+        if delay is None or not may_hedge(exchange, operation, prompt_tokens):
+            return *await self.attempter.attempt(exchange, sink, operation, deployment, provider, key), True
+        race = Race()
+        gate = Gate(sink, race)
+        number = len(exchange.chain)
+        began = perf_counter()
+        one = asyncio.ensure_future(self.attempter.attempt(exchange, gate, operation, deployment, provider, key))
+        two: asyncio.Future[None] | None = None
+        try:
+            await asyncio.wait({one, race.decided}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+            if not one.done() and race.winner is None:
+                other = self._second_place(exchange, operation, places, [*tried, deployment])
+                if other is not None and budget.take(perf_counter()):
+                    outcome: list[tuple[Relay, UpstreamError | None]] = []
+                    second = Gate(sink, race)
+                    copy = msgspec.structs.replace(exchange)
+                    two = asyncio.ensure_future(self._second(copy, second, operation, other, outcome))
+                    tried.append(other[0])
+                    waiting: set[asyncio.Future[Any]] = {one, two}
+                    while waiting and race.winner is None:
+                        done, _ = await asyncio.wait({*waiting, race.decided}, return_when=asyncio.FIRST_COMPLETED)
+                        waiting -= done
+                        if one in done and not one.cancelled() and one.exception() is None and one.result()[1] is None:
+                            race.claim(gate)
+                        elif two in done and outcome and outcome[0][1] is None:
+                            race.claim(second)
+                    if race.winner is second:
+                        await self._give_up(one)
+                        exchange.chain[number].error, exchange.chain[number].cost = (
+                            "provider_timeout",
+                            self._prompt_cost(exchange),
+                        )
+                        exchange.chain[number].detail = f"given up for {other[0].id}, which began first"
+                        health.failed("provider_timeout", perf_counter() - began, perf_counter(), stream=exchange.stream)
+                        try:
+                            await two
+                        finally:
+                            _take_over(exchange, copy)
+                        return *outcome[0], False
+                    if not two.done():
+                        await self._give_up(two)
+                        lost = exchange.chain[number + 1]
+                        lost.error, lost.cost = "provider_timeout", self._prompt_cost(copy)
+                        lost.detail = f"given up for {deployment.id}, which began first"
+            return *await one, True
+        finally:
+            for task in (one, two):
+                if task is not None and not task.done():
+                    await self._give_up(task)
+
+    async def _second(
+        self,
+        copy: Exchange,
+        gate: Gate,
+        operation: Operation,
+        place: tuple[Deployment, Health, Provider, ProviderKey],
+        outcome: list[tuple[Relay, UpstreamError | None]],
+    ) -> None:
+        """The other attempt, whose place and key are told by itself."""
+        deployment, health, provider, key = place
+        pool, began = self.pools[deployment.provider], perf_counter()
+        health.began(began)
+        try:
+            relay, error = await self.attempter.attempt(copy, gate, operation, deployment, provider, key)
+        except GatewayError:
+            return
+        finally:
+            health.ended()
+            pool.let_go(key)
+        _tell(health, copy, error, began)
+        if error is None:
+            pool.succeeded(key, relay.upstream_headers, perf_counter(), copy.model)
+        else:
+            pool.failed(key, error, perf_counter())
+        outcome.append((relay, error))
+
+    def _second_place(
+        self, exchange: Exchange, operation: Operation, places: Places, but: list[Deployment]
+    ) -> tuple[Deployment, Health, Provider, ProviderKey] | None:
+        """The next place that is well, and a key of its own."""
+        for deployment, health in places:
+            model = deployment.model or exchange.requested_model
+            provider = self.providers[deployment.provider]
+            if deployment in but or health is None or not health.closed or provider.serving(operation, model) is None:
+                continue
+            key = self.pools[deployment.provider].pick(perf_counter(), (), model)
+            if key is not None:
+                return deployment, health, provider, key
+        return None
+
+    @staticmethod
+    async def _give_up(task: asyncio.Future[Any]) -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    def _prompt_cost(self, exchange: Exchange) -> int | None:
+        """What an attempt may cost that was given up: its prompt, as far as we can tell."""
+        usage = metering.estimate(exchange.operation, exchange.body)
+        cost = self.attempter.prices.price(exchange.provider, (exchange.model,), usage, exchange.at)
+        return None if cost is None else cost.nano
 
     async def _elsewhere(
         self, exchange: Exchange, sink: Sink, route: Route, operation: Operation, error: UpstreamError
@@ -260,6 +395,12 @@ class Costs:
 def prompt_tokens(operation: str, body: bytes) -> int:
     """Tokens of a request's prompt, by estimate."""
     return metering.estimate(operation, body).input
+
+
+def _take_over(exchange: Exchange, copy: Exchange) -> None:
+    """What became of the attempt that won, for the record."""
+    for name in TOLD:
+        setattr(exchange, name, getattr(copy, name))
 
 
 def _tell(health: Health, exchange: Exchange, error: UpstreamError | None, began: float) -> None:

@@ -52,6 +52,7 @@ from aigw.routing.key_pool import KeyPool
 from aigw.routing.live_models import LiveModels
 from aigw.routing.rests import Rests
 from aigw.routing.retry import Rules
+from aigw.routing.stateful import Stateful
 from aigw.routing.table import Claimant, Table
 from aigw.storage.base import Counters, Store
 from aigw.storage.journal import Journal
@@ -114,6 +115,7 @@ class Services:
         self.directory = Directory()
         self.live_models = LiveModels(data_dir / "models")
         self.canaries = Canaries(self.store)
+        self.stateful = Stateful(self.store)
         self.metrics = Metrics(self._readings)
         self.active = 0
         self.pools: Mapping[str, KeyPool] = {}  # those of the gateway that serves
@@ -156,6 +158,7 @@ class Services:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.canaries.close()
         await self.transport.close()
+        await self.stateful.close()
         await self.journal.close()
         await self.counters.close()
         await self.store.close()
@@ -267,6 +270,7 @@ class Gateway:
             config_hash=loaded.hash,
             patience=config.server.timeout,
             scrubber=services.scrubber,
+            stateful=services.stateful,
             canaries=services.canaries,
         )
         for name, provider in self.providers.items():

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from aigw.access.authenticate import REFUSAL, Directory
 from aigw.access.rate_limit import RateLimit
 from aigw.access.throttle import ThrottledError
 from aigw.attempt import Attempter, Prices
 from aigw.config.scrub import Scrubber
+from aigw.consumer import Caller
 from aigw.deployment import Route
 from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
 from aigw.exchange import Exchange, Headers, Record, Sink, Usage
@@ -29,11 +32,12 @@ from aigw.hooks import Listener
 from aigw.metering import usage as metering
 from aigw.protocols import DIALECTS, splice
 from aigw.protocols.dialect import Asked
-from aigw.protocols.operations import OPERATIONS
+from aigw.protocols.operations import OPERATIONS, Operation
 from aigw.providers.base import Provider
 from aigw.relay import Relay
 from aigw.routing.canaries import Canaries
 from aigw.routing.key_pool import KeyPool
+from aigw.routing.stateful import Owner, Stateful, narrowed
 from aigw.routing.table import Table
 from aigw.storage.base import Permit
 
@@ -59,6 +63,12 @@ CLEAN = 4096
 
 BIG_BODY = 1024 * 1024
 """Bytes of a request that take about a millisecond to look through, of which no other exchange should wait for many."""
+
+_KEEPS_NOT = re.compile(rb'"store"\s*:\s*false').search
+"""A request that says so leaves nothing to be asked for."""
+
+_UNDER_WAY = frozenset({"queued", "in_progress"})
+"""What a response is that is made in the background."""
 
 _encode_attempts = msgspec.json.Encoder().encode
 
@@ -89,6 +99,7 @@ class Pipeline:
         scrubber: Scrubber | None = None,
         canaries: Canaries | None = None,
         failover: Failover | None = None,
+        stateful: Stateful | None = None,
     ) -> None:
         """*patience* is the longest an exchange may take before its first byte, in seconds; *scrubber* knows what nobody may
         read."""
@@ -99,6 +110,7 @@ class Pipeline:
         self.config_hash, self.patience = config_hash, patience
         self._scrubber = scrubber or Scrubber()
         self.canaries = canaries
+        self.stateful = stateful or Stateful()
         self._clean: set[tuple[str, ...]] = set()
         self._endings: list[tuple[Exchange, Sink, Relay | None]] = []
         self._ended: asyncio.Future[None] | None = None
@@ -110,6 +122,7 @@ class Pipeline:
         permit: Permit | None = None
         relay: Relay | None = None
         patience = exchange.patience
+        operation = OPERATIONS[exchange.operation]
         exchange.deadline = exchange.started + (patience if 0 < patience < self.patience else self.patience)
         try:
             exchange.caller = caller = self.directory.authenticate(exchange.headers, exchange.address)
@@ -117,17 +130,22 @@ class Pipeline:
             if receive is not None:
                 exchange.body = await receive()
                 exchange.deadline += perf_counter() - exchange.started  # nobody is impatient while it is still sending
-            if len(exchange.body) > BIG_BODY:
-                await self._read_slowly(exchange)
+            if exchange.object_id:
+                route = await self._to_owner(exchange, caller)
             else:
-                asked = DIALECTS[exchange.dialect].read_request(exchange.body)
-                exchange.model_at = splice.only(exchange.body, "model")
-                self._note(exchange, asked)
-            route = self.table.resolve(exchange.requested_model)
-            if self.canaries is not None and self.canaries.active:
-                route = self.canaries.route(exchange, route)
+                if len(exchange.body) > BIG_BODY:
+                    await self._read_slowly(exchange)
+                else:
+                    asked = DIALECTS[exchange.dialect].read_request(exchange.body)
+                    exchange.model_at = splice.only(exchange.body, "model")
+                    self._note(exchange, asked)
+                route = self.table.resolve(exchange.requested_model)
+                if operation.object:
+                    route = await self._continued(exchange, caller, route)
+                if self.canaries is not None and self.canaries.active and exchange.owner is None:
+                    route = self.canaries.route(exchange, route)
             exchange.chosen = route
-            relay = await self.failover.serve(exchange, sink, route, OPERATIONS[exchange.operation])
+            relay = await self.failover.serve(exchange, sink, route, operation)
         except ThrottledError as error:
             exchange.failure = error
             await self.directory.throttle.pause()
@@ -143,8 +161,58 @@ class Pipeline:
         finally:
             if permit is not None:
                 self.limits.release(permit)
+            if operation.object and exchange.chain:
+                self._keep(exchange, operation)
             ended = self._end(exchange, sink, relay)
         await ended
+
+    # what providers keep
+
+    async def _to_owner(self, exchange: Exchange, caller: Caller) -> Route:
+        """The way to whoever has what the path names."""
+        route, owner = await self.stateful.route(caller.consumer.id, exchange.object_id)
+        if owner.provider not in self.failover.providers:
+            raise CallerError(
+                "caller_object_not_found", f"This was made by the provider {owner.provider!r}, which is not configured now."
+            )
+        exchange.owner, exchange.requested_model = owner, owner.model
+        exchange.stream = "stream=true" in exchange.query.lower().split("&")
+        return route
+
+    async def _continued(self, exchange: Exchange, caller: Caller, route: Route) -> Route:
+        """*route*, or what of it leads to whoever has what the request goes on from."""
+        keyless = not self.directory.required
+        owner = exchange.owner = await self.stateful.continued(caller.consumer.id, exchange.body, keyless=keyless)
+        return route if owner is None else narrowed(route, owner)
+
+    def _keep(self, exchange: Exchange, operation: Operation) -> None:
+        """Note what was made, and deleted; and that what was only looked at costs nothing again. Only enqueues."""
+        provider = self.failover.providers.get(exchange.provider)
+        if provider is None or exchange.caller is None or provider.serving(operation, exchange.model) is not operation:
+            return  # what was translated, nobody keeps
+        consumer_id, owner, usage = exchange.caller.consumer.id, exchange.owner, exchange.usage
+        if exchange.object_id:
+            if owner.owed and usage is not None and exchange.failure is None:
+                self.stateful.made(consumer_id, exchange.object_id, replace(owner, owed=False))
+            elif usage is not None or exchange.failure is None:
+                exchange.usage = Usage()
+            if operation.method == "DELETE" and exchange.failure is None:
+                self.stateful.gone(consumer_id, exchange.object_id)
+            return
+        if operation.below and exchange.failure is None and usage is None:
+            exchange.usage = Usage()  # counting is free
+        last = exchange.chain[-1]
+        if operation.below or not exchange.sample or (last.error and not exchange.streaming):
+            return
+        if b'"store"' in exchange.body and _KEEPS_NOT(exchange.body):
+            return
+        owed = usage is None and exchange.finish_reason in _UNDER_WAY
+        if owed:
+            exchange.usage = Usage()  # told when it is asked for
+        keys = self.failover.pools[exchange.provider].keys
+        account = next((key.account for key in keys if key.label == last.key), "")
+        made_by = Owner(exchange.provider, last.key, account, exchange.model, owed)
+        self.stateful.note(consumer_id, made_by, exchange.sample)
 
     async def host(self, exchange: Exchange, sink: Sink, session: Callable[[Route], Awaitable[None]]) -> None:
         """The walk of what is no request but a session: let in, counted, routed and recorded like any exchange; between that,

@@ -41,6 +41,10 @@ class Addresses:
                 operation.name in row.operations or ("chat" in row.operations and operation.name in _WORTH_ASKING)
             ):
                 urls[operation.name] = self._moved(row.urls.get(operation.name, "")) or openai + operation.path
+        for operation in OPERATIONS.values():
+            if operation.below in urls and "{model}" not in urls[operation.below]:
+                above, mark, query = urls[operation.below].partition("?")
+                urls[operation.name] = above + operation.path.removeprefix(OPERATIONS[operation.below].path) + mark + query
         if not urls and self._given and row.served:
             raise ConfigError(
                 f"expected a URL of the same form as {row.name}'s own, {row.base_url}", key=f"{self._place}.base_url"

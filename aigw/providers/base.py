@@ -24,6 +24,23 @@ class Credential(Protocol):
         """Raises UpstreamError when the answer holds no token."""
 
 
+@runtime_checkable
+class Keeper(Protocol):
+    """A provider that keeps what it makes, and can be asked for it by its id."""
+
+    def reach(
+        self,
+        operation: Operation,
+        object_id: str,
+        query: str,
+        body: bytes,
+        key: ProviderKey | None,
+        headers: Mapping[str, str],
+    ) -> UpstreamRequest:
+        """The request for *operation*, whose path names *object_id*. *query* is what the caller wrote behind the path, fit for
+        the wire. Raises as `Provider.prepare` does."""
+
+
 class Provider(Protocol):
     """One `[providers.NAME]` of the config, ready to be called. Immutable once built; used from one event loop."""
 

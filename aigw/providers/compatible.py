@@ -35,6 +35,9 @@ _LONGEST_WORD = 2048
 """Characters of one such header; a Claude Code request's longest has about 200."""
 _OWN_SHAPE = {"anthropic": ("messages",), "gemini": ("generate",)}
 """By a row's protocol; where nothing is written, `TRANSLATORS`' order: OpenAI's chat first."""
+_RESPONSES_ONLY = re.compile(r"(?:^|-)(?:pro|codex|deep-research)(?:-|$)|^computer-use-")
+"""Models that OpenAI serves by Responses alone (`responses-only-pro-models`): gpt-5-pro, o1-pro-2025-03-19, gpt-5.1-codex-mini,
+o3-deep-research ..."""
 _TARGETS = 1024
 """Rendered heads that are remembered: callers decide how many models there are."""
 MODEL = "{model}"
@@ -102,6 +105,7 @@ class CompatibleProvider:
         self._connect, self._first_byte, self._idle, self._total, self._plain = patience
         self._redactor = redactor
         self._dialects = {name: operation.dialect for name, operation in OPERATIONS.items() if name in endpoints}
+        self._responses_only = "responses-only-pro-models" in row.quirks and "responses" in endpoints
         self._serving = {name: _serving(operation, endpoints, row) for name, operation in OPERATIONS.items()}
         self._by_model = frozenset(name for name, endpoint in endpoints.items() if MODEL in endpoint.path)
         self._targets: dict[tuple[str, str, str], tuple[str, Target]] = {}
@@ -114,7 +118,10 @@ class CompatibleProvider:
         return self._dialects.get(operation.name)
 
     def serving(self, operation: Operation, model: str) -> Operation | None:
-        return self._serving.get(operation.name)
+        found = self._serving.get(operation.name)
+        if self._responses_only and found is not None and found.family == "conversation" and _RESPONSES_ONLY.search(model):
+            return OPERATIONS["responses"] if operation.name in TRANSLATORS else found
+        return found
 
     def toward(self, via: Operation, model: str, *, stream: bool) -> Toward:
         row = self._row
@@ -183,6 +190,32 @@ class CompatibleProvider:
         path = self._realtime.path
         path += ("&" if "?" in path else "?") + realtime.query(model, asked, parameter=self._realtime_model)
         return Handshake(self._realtime.origin, path, sent, self._connect, self._first_byte)
+
+    def reach(
+        self,
+        operation: Operation,
+        object_id: str,
+        query: str,
+        body: bytes,
+        key: ProviderKey | None,
+        headers: Mapping[str, str],
+    ) -> UpstreamRequest:
+        endpoint = self._endpoints.get(operation.name)
+        if endpoint is None:
+            raise CallerError("caller_unsupported", f"The provider {self.name!r} does not serve {operation.path}.")
+        path, _, own = endpoint.path.replace("{id}", quote(object_id, safe="")).partition("?")
+        path += "?" * bool(own or query) + "&".join(filter(None, (own, query)))
+        more = {"content-type": "application/json"} if body else {}
+        secret = "" if key is None else key.secret
+        return UpstreamRequest(
+            self._render(operation.method, Endpoint(endpoint.origin, path), secret, more),
+            body,
+            self._extra(operation.dialect, _said(operation.dialect, headers)),
+            connect_timeout=self._connect,
+            first_byte_timeout=self._first_byte,
+            idle_timeout=self._idle,
+            timeout=self._total,
+        )
 
     def models_request(self, key: ProviderKey | None) -> UpstreamRequest | None:
         return self._get(self._models, key)

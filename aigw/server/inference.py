@@ -21,7 +21,7 @@ from aigw.exchange import Exchange
 from aigw.gateway import Gateway
 from aigw.protocols import DIALECTS
 from aigw.protocols.operations import OPERATIONS, Operation
-from aigw.server import hosts
+from aigw.server import hosts, objects
 from aigw.server.front import Front, Payload
 from aigw.server.refusal import refusal
 from aigw.server.repeat import Whole
@@ -98,12 +98,22 @@ def with_key(path: str, headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]
 class Asks:
     """What a head says of its request. A connection that repeats its head has it read once."""
 
-    __slots__ = ("agent", "headers", "model", "operation", "patience", "plain", "stranger", "stream")
+    __slots__ = ("agent", "headers", "model", "object_id", "operation", "patience", "plain", "query", "stranger", "stream")
 
-    def __init__(self, operation: Operation, headers: CIMultiDictProxy[str], *, model: str = "", stream: bool = False) -> None:
+    def __init__(
+        self,
+        operation: Operation,
+        headers: CIMultiDictProxy[str],
+        *,
+        model: str = "",
+        stream: bool = False,
+        object_id: str = "",
+        query: str = "",
+    ) -> None:
         """*model* and *stream*: where the path says them."""
         self.operation = operation
         self.headers, self.model, self.stream = headers, model, stream
+        self.object_id, self.query = object_id, query
         self.agent = headers.get("User-Agent", "")[:200]
         self.patience = _seconds(headers.get("x-stainless-timeout", ""))
         self.plain = headers.get("Content-Type") == JSON and "Content-Encoding" not in headers
@@ -117,11 +127,14 @@ class Inference:
         self.holder = holder
 
     def read(self, message: RawRequestMessage) -> Asks | None:
-        if message.method != "POST":
-            return None
-        operation = _EXACT.get(message.path)
+        operation = _EXACT.get(message.path) if message.method == "POST" else None
         if operation is not None:
             return Asks(operation, message.headers)
+        kept = objects.named(message.method, message.path, PREFIXES)
+        if kept is not None and kept.operation is not None and (message.method != "POST" or operation_at(message.path) is None):
+            return Asks(kept.operation, message.headers, object_id=kept.object_id, query=kept.query)
+        if message.method != "POST":
+            return None
         operation, model, stream = asked_at(message.path)
         if operation is None:
             return None
@@ -146,6 +159,8 @@ class Inference:
             started=time.perf_counter(),
             patience=asks.patience,
         )
+        if asks.object_id:
+            exchange.object_id, exchange.query = asks.object_id, asks.query
         if gateway.keeps_address:
             exchange.client_ip = front.address
         if gateway.keeps_agent:
