@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from aigw.cli import figures, output, provider_add, provider_keys
+from aigw.cli import figures, output, pool_view, provider_add, provider_keys
 from aigw.cli.commands import Noun
 from aigw.cli.language import is_chinese, say
 from aigw.cli.locations import Locations, locations
@@ -65,6 +65,7 @@ app.command("add", epilog=provider_add.EXAMPLES)(provider_add.add)
     epilog="""\b
 Examples:
   aigw providers
+  aigw providers --keys                   each key, as it is now
   aigw providers list --all               everything the catalog knows
   aigw providers list --all 通义          by name, id, variable or model
   aigw providers list --json
@@ -76,6 +77,7 @@ def list_providers(
         str | None, typer.Argument(metavar="[SEARCH]", help="Only those with this in name, id or models.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="The whole catalog, configured or not.")] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Each key: busy, resting and why, what is left of its limits.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
 ) -> None:
@@ -83,6 +85,11 @@ def list_providers(
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
     where = locations(context)
+    if keys and everything:
+        raise typer.BadParameter("--keys and --all exclude each other")
+    if keys:
+        pool_view.show(where, search or "", as_json=as_json, as_csv=as_csv)
+        return
     if everything:
         _list_catalog(where, search or "", as_json=as_json, as_csv=as_csv)
         return

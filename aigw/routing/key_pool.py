@@ -108,7 +108,7 @@ class KeyPool:
         known: dict[str, KeyState] = {}
         if previous is not None:
             known = {key.secret: state for key, state in previous._key_of_pairs()}  # noqa: SLF001
-        self._states: list[KeyState] = [known.pop(key.secret, None) or KeyState() for key in self.keys]
+        self._states: list[KeyState] = [(known.pop(key.secret) if key.secret in known else KeyState()) for key in self.keys]
         turn = max((state.turn for state in self._states), default=0.0)
         accounts: dict[str, dict[str, Left]] = {}
         for key, state in zip(self.keys, self._states, strict=True):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from aigw.deployment import ProviderKey
+from aigw.deployment import Allowance, ProviderKey
 from aigw.errors import UpstreamError
-from aigw.routing.key_pool import EXHAUSTED, FIRST, INVALID, LONGEST, KeyPool
+from aigw.routing.key_pool import EXHAUSTED, FIRST, INVALID, LONG, LONGEST, PROBE, KeyPool as Pool
 
 A, B, C = (ProviderKey(f"openai#{number}", f"sk-{number}") for number in (1, 2, 3))
 SHARED = tuple(ProviderKey(f"openai#{number}", f"sk-{number}", "team") for number in (1, 2))
@@ -23,6 +26,21 @@ def invalid() -> UpstreamError:
 
 def exhausted() -> UpstreamError:
     return UpstreamError("provider_credentials_exhausted", "wants money", fault="account", upstream_status=402)
+
+
+class KeyPool(Pool):
+    """A pool without jitter."""
+
+    def __init__(self, keys: Any, previous: Pool | None = None, **more: Any) -> None:
+        super().__init__(keys, previous, **({"draw": lambda: 0.5} | more))
+
+
+def taken(pool: Pool, now: float, tried: Sequence[str] = (), **more: Any) -> ProviderKey | None:
+    """The key of a request that is over at once."""
+    key = pool.pick(now, tried, **more)
+    if key is not None:
+        pool.let_go(key)
+    return key
 
 
 def labels(pool: KeyPool, now: float) -> list[str]:
@@ -63,7 +81,7 @@ def test_no_rest_is_longer_than_the_cap() -> None:
     pool = KeyPool((A,))
     pool.failed(A, limited(1e9), 0.0)
     assert pool.wait(0.0) == LONGEST
-    assert pool.pick(LONGEST) is A
+    assert pool.pick(LONGEST) == A
 
 
 def test_without_retry_after_each_rest_doubles_until_it_works_again() -> None:
@@ -71,13 +89,14 @@ def test_without_retry_after_each_rest_doubles_until_it_works_again() -> None:
     pool = KeyPool((A,))
     now, spans = 0.0, []
     for _ in range(9):
-        assert pool.pick(now) is A
+        assert taken(pool, now) == A
         pool.failed(A, limited(), now)
         spans.append(pool.wait(now))
         now += spans[-1]
     assert spans == [FIRST * factor for factor in (1, 2, 4, 8, 16, 32, 64, 64, 64)]
-    assert pool.pick(now) is A
-    pool.succeeded(A)
+    key = taken(pool, now)
+    assert key is not None
+    pool.succeeded(key)
     pool.failed(A, limited(), now)
     assert pool.wait(now) == FIRST
 
@@ -181,8 +200,9 @@ def test_a_reload_inherits_rests_by_secret() -> None:
     assert [new.pick(1.0) for _ in range(2)] == [fresh, fresh]
     old.failed(A, limited(90.0), 2.0)
     assert new.resting(2.0) == [(moved.label, 90.0, "provider_rate_limited")]
-    assert new.pick(92.0, [fresh.label]) is moved
-    new.succeeded(moved)
+    probe = new.pick(92.0, [fresh.label])
+    assert probe == moved
+    new.succeeded(probe)
     assert labels(old, 92.0) == []
 
 
@@ -203,7 +223,7 @@ def test_no_history_locks_a_pool_for_good(history: list[tuple[int, str, float]])
     for index, event, span in history:
         now += span
         if event == "pick":
-            key = pool.pick(now)
+            key = taken(pool, now)
             assert key is None or key.label not in labels(pool, now)
             assert (key is None) == (len(labels(pool, now)) == len(keys))
             assert (key is None) == (pool.wait(now) > 0)
@@ -211,5 +231,181 @@ def test_no_history_locks_a_pool_for_good(history: list[tuple[int, str, float]])
             pool.succeeded(keys[index])
         else:
             pool.failed(keys[index], errors[event], now)
-    assert pool.pick(now + pool.wait(now) + 1e-6) is not None
-    assert {pool.pick(now + LONGEST + 1) for _ in keys} == set(keys)
+    assert taken(pool, now + pool.wait(now) + 1e-6) is not None
+    tried: list[str] = []
+    for _ in keys:
+        key = taken(pool, now + LONGEST + 1, tried)
+        assert key is not None
+        tried.append(key.label)
+    for state in pool.view(now):
+        assert state["in_flight"] == 0
+
+
+def test_the_least_busy_key_by_weight() -> None:
+    """Requests under way decide, in proportion to the weights; between equals the one that had the least so far."""
+    heavy, light = ProviderKey("heavy", "sk-h", weight=3), ProviderKey("light", "sk-l")
+    pool = KeyPool((heavy, light))
+    one_by_one = [taken(pool, 0.0) for _ in range(400)]
+    assert one_by_one.count(heavy) == 300
+    together = [pool.pick(0.0) for _ in range(40)]
+    assert together.count(heavy) == 30
+    for key in together[:20]:
+        if key is light:
+            pool.let_go(key)
+    assert pool.pick(0.0) is light
+
+
+def test_one_probe_at_a_time() -> None:
+    """After a rest one request finds out while the others go elsewhere; its good answer opens the key for all."""
+    pool = KeyPool((A, B))
+    pool.failed(A, limited(2.0), 0.0)
+    picked = [pool.pick(2.5) for _ in range(5)]
+    assert picked.count(A) == 1
+    probe = picked[picked.index(A)]
+    assert probe is not None
+    pool.let_go(probe)
+    pool.succeeded(probe)
+    assert pool.pick(2.6) is A
+
+
+def test_a_probe_that_is_lost_is_followed_by_another() -> None:
+    """Its caller left, or the deployment failed: that says nothing about the key. And one that takes its time was let in."""
+    pool = KeyPool((A, B))
+    pool.failed(A, limited(2.0), 0.0)
+    assert pool.pick(3.0, [B.label]) == A
+    assert pool.pick(3.0, []) is B
+    pool.let_go(pool.pick(3.0 + PROBE, [B.label]) or A)  # the first is still under way: an answer that takes long
+    pool = KeyPool((A, B))
+    pool.failed(A, limited(2.0), 0.0)
+    lost = pool.pick(3.0, [B.label])
+    assert lost is not None
+    pool.let_go(lost)
+    assert pool.pick(3.1, [B.label]) == A
+
+
+def test_where_all_are_limited_more_than_one_may_try() -> None:
+    """A pool whose only key was limited lets its waiting requests through; one that was called invalid does not."""
+    pool = KeyPool((A,))
+    pool.failed(A, limited(2.0), 0.0)
+    assert [pool.pick(2.0) for _ in range(3)] == [A, A, A]
+    pool = KeyPool((A,))
+    pool.failed(A, invalid(), 0.0)
+    assert [pool.pick(INVALID) for _ in range(3)] == [A, None, None]
+
+
+def test_a_revoked_key_takes_those_already_out_and_no_more() -> None:
+    """Fifty at once meet it; from the first answer on nobody else does."""
+    pool = KeyPool((A, B))
+    out = [pool.pick(0.0) for _ in range(50)]
+    assert out.count(A) == 25
+    pool.failed(A, invalid(), 0.1)
+    for key in out:
+        pool.let_go(key or B)
+    assert {taken(pool, 0.2 + number / 100) for number in range(1000)} == {B}
+
+
+def test_own_limits() -> None:
+    """`rpm` in any minute, `tpm` with what requests really took."""
+    slow = ProviderKey("slow", "sk-s", rpm=3, tpm=1000)
+    pool = KeyPool((slow,))
+    assert pool.counts_tokens
+    assert [taken(pool, 10.0, tokens=100) for _ in range(4)] == [slow, slow, slow, None]
+    assert 60 < pool.wait(10.0) <= 61
+    assert pool.refusal("p", 10.0).status == 429
+    assert taken(pool, 71.5, tokens=100) is slow
+    pool.settle(slow, 900, 72.0)
+    assert taken(pool, 73.0, tokens=100) is None
+
+
+def test_models_of_a_key() -> None:
+    """Names or globs; others have no key here, which is said."""
+    only = ProviderKey("only", "sk-o", models=("gpt-5*",))
+    pool = KeyPool((only, A))
+    assert {taken(pool, 0.0, model="gpt-5-mini") for _ in range(4)} == {only, A}
+    assert {taken(pool, 0.0, model="o3") for _ in range(4)} == {A}
+    alone = KeyPool((only,))
+    assert alone.pick(0.0, model="o3") is None
+    assert alone.refusal("p", 0.0, "o3").code == "provider_credentials_invalid"
+
+
+def test_what_is_left_of_the_providers_limits_counts() -> None:
+    """A key that is nearly used up is asked less, one without anything left last, until its limits are back."""
+    said = {b"a": Allowance(5, 100, 30.0), b"b": Allowance(90, 100, 30.0), b"none": Allowance(0, 100, 30.0)}
+    pool = KeyPool((A, B), read=lambda headers, _: said[headers[0][0]])
+    pool.succeeded(A, [(b"a", b"")], 1.0, "m")
+    pool.succeeded(B, [(b"b", b"")], 1.0, "m")
+    assert [pool.pick(1.1, model="m") for _ in range(3)] == [B, B, B]
+    assert taken(pool, 1.1, ["openai#2"], model="m") is A
+    pool.succeeded(A, [(b"none", b"")], 1.2, "m")
+    assert {pool.pick(1.3, model="m") for _ in range(20)} == {B}
+    assert taken(pool, 1.3, [B.label], model="m") is A, "nobody else is there"
+    assert taken(pool, 40.0, model="m") is A
+    assert pool.view(1.3)[0]["limits"]["requests_limit"] == 100
+
+
+def test_affinity_is_a_hint() -> None:
+    """The same conversation meets the same key, unless that one rests or is much busier than the others."""
+    keys = tuple(ProviderKey(f"k#{number}", f"sk-{number}") for number in range(5))
+    pool = KeyPool(keys)
+    liked = taken(pool, 0.0, affinity="alice/1")
+    assert liked is not None
+    assert {taken(pool, 0.0, affinity="alice/1") for _ in range(10)} == {liked}
+    assert len({taken(pool, 0.0, affinity=f"alice/{number}") for number in range(100)}) == 5
+    assert len({pool.pick(0.0, affinity="alice/1") for _ in range(20)}) > 1
+    pool = KeyPool(keys)
+    pool.failed(liked, limited(9.0), 0.0)
+    assert taken(pool, 1.0, affinity="alice/1") not in (None, liked)
+
+
+def test_an_exhausted_pool_says_when_it_is_back() -> None:
+    """The earliest of its keys, and why they are out."""
+    pool = KeyPool((A, B))
+    pool.failed(A, limited(30.0), 0.0)
+    pool.failed(B, exhausted(), 0.0)
+    error = pool.refusal("openai", 10.0)
+    assert (error.code, error.status, error.retry_after) == ("provider_credentials_exhausted", 503, 20.0)
+    assert error.message == (
+        "No key of the provider 'openai' can be used now (1 limited, 1 out of credit); the next try is in 20 s."
+    )
+    pool = KeyPool((A,))
+    pool.failed(A, invalid(), 0.0)
+    assert pool.refusal("openai", 0.0).code == "provider_credentials_invalid"
+
+
+def test_what_a_look_from_outside_does() -> None:
+    """A key that is good again is used at once; one that is not is left alone longer; each is looked at once in a while."""
+    pool = KeyPool((A, B))
+    pool.failed(A, invalid(), 0.0)
+    assert pool.to_check(1.0, 300.0) == []
+    assert pool.to_check(302.0, 300.0) == [(A, "provider_credentials_invalid")]
+    assert pool.to_check(303.0, 300.0) == []
+    pool.still_out(A, 303.0, 600.0)
+    assert labels(pool, 900.0) == [A.label]
+    pool.revived(A)
+    assert labels(pool, 303.0) == []
+    assert {taken(pool, 303.0), taken(pool, 303.0)} == {A, B}
+
+
+def test_long_rests_are_told_and_come_back() -> None:
+    """Those of more than a minute, as soon as they begin."""
+    told: list[int] = []
+    pool = KeyPool((A, B))
+    pool.on_lasting = lambda: told.append(1)
+    pool.failed(A, limited(LONG - 1), 0.0)
+    assert (told, pool.lasting(0.0)) == ([], [])
+    pool.failed(B, invalid(), 0.0)
+    [lasting] = pool.lasting(0.0)
+    assert (told, lasting.key, lasting.seconds) == ([1], B, INVALID)
+    fresh = KeyPool((A, B))
+    fresh.restore(lasting.key, 100.0, lasting.reason, lasting.row, alone=lasting.alone, now=0.0)
+    assert {taken(fresh, 99.0) for _ in range(5)} == {A}
+    assert fresh.resting(0.0) == [(B.label, 100.0, "provider_credentials_invalid")]
+
+
+def test_a_list_of_models_is_no_probe() -> None:
+    """`peek` counts nothing."""
+    pool = KeyPool((A, B))
+    pool.failed(A, limited(2.0), 0.0)
+    assert pool.peek(1.0) is B
+    assert pool.peek(3.0) is A
+    assert [state["in_flight"] for state in pool.view(3.0)] == [0, 0]

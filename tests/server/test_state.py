@@ -28,7 +28,9 @@ async def test_what_runs_here(tmp_path: Path) -> None:
         assert state["ready"] == ""
         assert state["addresses"]["data"][0] == f"http://127.0.0.1:{port.server.port}"
         assert state["bound"]["admin"][0] == f"127.0.0.1:{port.server.admin_port}"
-        assert state["providers"] == [{"name": "demo", "keys": 1, "resting": []}]
+        [demo] = state["providers"]
+        assert (demo["name"], demo["keys"], demo["resting"]) == ("demo", 1, [])
+        assert [(one["key"], one["state"], one["in_flight"]) for one in demo["pool"]] == [("demo", "ready", 0)]
         assert state["in_flight"] == {"exchanges": 0, "streams": 0, "by_model": {}, "by_consumer": {}}
         assert KEY not in json.dumps(state)
 
