@@ -70,7 +70,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     stream_idle_timeout: float | None = None
     timeout: float | None = None
     hedge: Hedge | None = None
-    min_tokens_per_second: float | None = None  # of a stream's beginning; slower is tried elsewhere
     timed: bool = False  # derived: has timeouts of its own
     plain: bool = False  # derived: one place, for every request, so there is nothing to choose
     purposes: frozenset[str] = frozenset()  # derived: what its marked places are for

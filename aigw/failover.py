@@ -188,8 +188,8 @@ class Failover:
         places: Places,
         tried: list[Deployment],
     ) -> tuple[Relay, UpstreamError | None, bool]:
-        """One try at *first*; when it takes unusually long to begin, another place is asked as well, and whoever begins first is
-        heard. True at the end: it is the first's outcome."""
+        """One try at *first*; when it takes unusually long to begin, another place is asked as well, and whoever begins first
+        is heard. True at the end: it is the first's outcome."""
         deployment, health, provider, key = first
         delay = hedge.after if hedge.after is not None else health.p95(stream=exchange.stream)
         budget = self._hedges.setdefault(hedge, retry.Budget(hedge.extra, 1))
@@ -203,8 +203,9 @@ class Failover:
         one = asyncio.ensure_future(self.attempter.attempt(exchange, gate, operation, deployment, provider, key))
         two: asyncio.Future[None] | None = None
         try:
-            await asyncio.wait({one, race.decided}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
-            if not one.done() and race.winner is None:
+            waiting: set[asyncio.Future[Any]] = {one}
+            await asyncio.wait({*waiting, race.decided}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+            if not one.done() and not race.decided.done():
                 other = self._second_place(exchange, operation, places, [*tried, deployment])
                 if other is not None and budget.take(perf_counter()):
                     outcome: list[tuple[Relay, UpstreamError | None]] = []
@@ -212,8 +213,8 @@ class Failover:
                     copy = msgspec.structs.replace(exchange)
                     two = asyncio.ensure_future(self._second(copy, second, operation, other, outcome))
                     tried.append(other[0])
-                    waiting: set[asyncio.Future[Any]] = {one, two}
-                    while waiting and race.winner is None:
+                    waiting.add(two)
+                    while waiting and not race.decided.done():
                         done, _ = await asyncio.wait({*waiting, race.decided}, return_when=asyncio.FIRST_COMPLETED)
                         waiting -= done
                         if one in done and not one.cancelled() and one.exception() is None and one.result()[1] is None:
@@ -227,7 +228,7 @@ class Failover:
                             self._prompt_cost(exchange),
                         )
                         exchange.chain[number].detail = f"given up for {other[0].id}, which began first"
-                        health.failed("provider_timeout", perf_counter() - began, perf_counter(), stream=exchange.stream)
+                        health.overtaken(perf_counter() - began, perf_counter(), stream=exchange.stream)
                         try:
                             await two
                         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
@@ -28,6 +29,7 @@ from tests.walk import (
     chunk,
     event,
     fails,
+    hangs,
     lost,
     says,
     streams,
@@ -147,7 +149,7 @@ async def test_when_every_key_rests_nobody_is_asked() -> None:
     await walk.ask(ASK | {"model": "alone"})
     near, record = await walk.ask(ASK | {"model": "alone"})
     assert len(walk.transport.requests) == 1
-    assert (near.status, record.error, record.attempts) == (429, "provider_rate_limited", "[]")
+    assert (near.status, record.error, record.attempts) == (429, "provider_credentials_exhausted", "[]")
     assert 28 <= int(near.headers[b"retry-after"]) <= 30
 
 
@@ -283,3 +285,121 @@ async def test_keys_take_turns_from_one_exchange_to_the_next() -> None:
     keys = [attempts((await walk.ask(ASK))[1])[0]["key"] for _ in range(4)]
     assert keys == ["openai#1", "openai#2", "openai#1", "openai#2"]
     assert not any("sk-" in record.attempts for record in walk.journal.records)
+
+
+# --- places ---------------------------------------------------------------------------------------------------------------
+
+PAIR = CONFIG.replace('targets = [{provider = "openai", model = "gpt-fast"}]', "targets = [{A}]\nstrategy = 'priority'", 1)
+
+
+def pair(first: str, rest: str = "") -> str:
+    """CONFIG, whose route `fast` has *first* before deepseek; *rest* is what stands at the end."""
+    return PAIR.replace("{A}", first, 1) + rest
+
+
+async def test_an_open_circuit_is_passed_over_and_the_record_says_so() -> None:
+    """Three failures; then nobody asks there before its pause is over, and the chain tells why."""
+    walk = Walk(CONFIG, says(500), GOOD, says(500), GOOD, says(500), GOOD)
+    for _ in range(3):
+        near, _ = await walk.ask(ASK)
+        assert near.status == 200
+    asked = len(walk.transport.requests)
+    near, record = await walk.ask(ASK)
+    assert near.status == 200
+    assert len(walk.transport.requests) == asked + 1
+    assert attempts(record)[0]["detail"] == "passed over: openai/gpt-fast: circuit open (provider_error)"
+
+
+async def test_what_is_too_long_goes_to_who_is_marked_for_it() -> None:
+    """A refusal for its length is no failure of the place, and the caller never hears of it."""
+    config = pair('{provider = "openai", model = "gpt-fast"}, {provider = "openai", model = "gpt-long", for = "context"}')
+    walk = Walk(config, says(400, code="context_length_exceeded"), GOOD)
+    near, record = await walk.ask(ASK)
+    assert near.status == 200
+    assert [one["model"] for one in attempts(record)] == ["gpt-fast", "gpt-long"]
+    walk = Walk(config, says(400, code="content_filter"), GOOD)
+    near, _ = await walk.ask(ASK)
+    assert (near.status, len(walk.transport.requests)) == (400, 1), "nobody is marked for that"
+
+
+async def test_a_place_has_parameters_and_timeouts_of_its_own() -> None:
+    """Set in the body of that attempt only."""
+    config = pair('{provider = "openai", model = "gpt-fast", first_byte_timeout = 7}').replace(
+        '{provider = "deepseek", model = "deepseek-chat"}]',
+        '{provider = "deepseek", model = "deepseek-chat", params = {max_tokens = 5}}]',
+        1,
+    )
+    walk = Walk(config, says(500), GOOD)
+    near, _ = await walk.ask(ASK | {"max_tokens": 900})
+    assert near.status == 200
+    bodies = [json.loads(request.body)["max_tokens"] for request in walk.transport.requests]
+    assert bodies == [900, 5]
+    assert [request.first_byte_timeout for request in walk.transport.requests] == [7.0, pytest.approx(60.0, abs=5)]
+
+
+async def test_no_place_for_a_request() -> None:
+    """Conditions that exclude it: an error of the gateway's, not of the caller's."""
+    config = CONFIG.replace(
+        'targets = [{provider = "deepseek", model = "deepseek-chat"}]',
+        'targets = [{provider = "deepseek", model = "deepseek-chat", when = {tools = true}}]',
+    )
+    near, record = await Walk(config, GOOD).ask(ASK | {"model": "alone"})
+    assert (near.status, record.error) == (503, "gateway_no_provider")
+
+
+async def test_the_budget_ends_what_leads_nowhere() -> None:
+    """With all places down each request makes its first attempt, and few make more."""
+    walk = Walk(CONFIG, fails(unreachable()))
+    for _ in range(600):
+        await walk.ask(ASK)
+    assert 600 <= len(walk.transport.requests) < 600 * 1.2
+
+
+HEDGED = CONFIG.replace("[routes.fast]", '[routes.fast]\nhedge = {after = "0.05", extra = 1.0}', 1)
+
+
+async def test_a_slow_beginning_is_overtaken() -> None:
+    """The second place answers, the first is hung up on; its prompt is an abandoned cost and no failure of it."""
+    for stream, good in ((False, GOOD), (True, streams(chunk("Ray"), USAGE_EVENT, DONE))):
+        walk = Walk(HEDGED, hangs, good)
+        near, record = await walk.ask(ASK | {"stream": stream})
+        assert near.status == 200
+        assert near.headers[b"x-aigw-provider"] == b"deepseek"
+        assert (record.provider, record.outcome, record.output) == ("deepseek", "ok", 10)
+        assert walk.transport.cancelled == 1
+        assert walk.transport.running == 0
+        first, second = attempts(record)
+        assert first["detail"] == "given up for deepseek/deepseek-chat, which began first"
+        assert record.abandoned_cost == first["cost"] > 0
+        assert second.get("error", "") == ""
+
+
+async def test_the_first_may_still_win() -> None:
+    """Then the second is hung up on."""
+
+    async def late(request: UpstreamRequest, receiver: Receiver) -> None:
+        await asyncio.sleep(0.1)
+        await GOOD(request, receiver)
+
+    walk = Walk(HEDGED, late, hangs)
+    near, record = await walk.ask(ASK)
+    assert (near.status, record.provider, walk.transport.cancelled) == (200, "openai", 1)
+    assert attempts(record)[1]["detail"] == "given up for openai/gpt-fast, which began first"
+
+
+async def test_who_is_never_asked_twice_at_once() -> None:
+    """With tools or state it waits; and beyond its share of extra requests."""
+    slow = HEDGED.replace("0.05", "0.01", 1)
+
+    async def late(request: UpstreamRequest, receiver: Receiver) -> None:
+        await asyncio.sleep(0.05)
+        await GOOD(request, receiver)
+
+    walk = Walk(slow, late)
+    await walk.ask(ASK | {"tools": [{"type": "function", "function": {"name": "f"}}]})
+    await walk.ask(ASK | {"store": True})
+    assert len(walk.transport.requests) == 2
+    walk = Walk(slow.replace("extra = 1.0", "extra = 0.05"), late)
+    for _ in range(10):
+        await walk.ask(ASK)
+    assert len(walk.transport.requests) == 11

@@ -314,9 +314,6 @@ def _route(path: lines.Path, route: Route, known: Collection[str], wrong: Note, 
         _hedge((*path, "hedge"), route.hedge, wrong)
         if len(route.targets) + len(route.fallback) < 2:
             doubtful((*path, "hedge"), "has no effect: there is no second place to ask")
-    slowest = route.min_tokens_per_second
-    if slowest is not None and not (math.isfinite(slowest) and slowest > 0):
-        wrong((*path, "min_tokens_per_second"), "expected a number above 0")
     for field, targets in (("targets", route.targets), ("fallback", route.fallback)):
         for index, target in enumerate(targets):
             _target((*path, field, index), target, known, wrong)

@@ -154,7 +154,6 @@ class Route(Timeouts, frozen=True, kw_only=True):
     response_model: Literal["upstream", "requested"] = "upstream"
     global_fallback: bool = True  # whether [fallback] stands behind its own fallbacks
     hedge: Hedge | None = None  # unset: never
-    min_tokens_per_second: float | None = None  # a stream that begins slower is tried elsewhere; unset: never
 
 
 class Fallback(Table, frozen=True, kw_only=True):

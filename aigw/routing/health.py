@@ -157,6 +157,10 @@ class Health:
             self._learn(took, now, stream)
         self._failed(reason, now)
 
+    def overtaken(self, took: float, now: float, *, stream: bool) -> None:
+        """Somebody else was quicker: it would have taken at least *took* seconds. No failure, but slow."""
+        self._learn(took, now, stream)
+
     def _failed(self, reason: str, now: float) -> None:
         self._turn(now)
         self._bad[self._slice] += 1

@@ -276,7 +276,6 @@ class Table:
             stream_idle_timeout=route.stream_idle_timeout,
             timeout=route.timeout,
             hedge=_hedge(route.hedge),
-            min_tokens_per_second=route.min_tokens_per_second,
         )
 
     def _single(self, model: str, provider: str, upstream_model: str | None, source: str) -> Route:
