@@ -32,9 +32,13 @@ class Addresses:
     def operations(self) -> dict[str, str]:
         """The URL of each operation that is served."""
         row, openai, anthropic = self._row, self._openai_surface(), self._anthropic_surface()
+        gemini = self._moved(row.base_url) if row.protocol == "gemini" else ""
         urls: dict[str, str] = {}
         for operation in OPERATIONS.values():
-            if operation.dialect == "anthropic_messages":
+            if operation.dialect.startswith("gemini"):
+                if gemini:
+                    urls[operation.name] = gemini + operation.path
+            elif operation.dialect == "anthropic_messages":
                 if anthropic:
                     urls[operation.name] = anthropic + operation.path
             elif openai and (
@@ -45,6 +49,8 @@ class Addresses:
             if operation.below in urls and "{model}" not in urls[operation.below]:
                 above, mark, query = urls[operation.below].partition("?")
                 urls[operation.name] = above + operation.path.removeprefix(OPERATIONS[operation.below].path) + mark + query
+        if gemini:
+            urls["generate:stream"] = gemini + OPERATIONS["generate_array"].path + "?alt=sse"
         if not urls and self._given and row.served:
             raise ConfigError(
                 f"expected a URL of the same form as {row.name}'s own, {row.base_url}", key=f"{self._place}.base_url"

@@ -40,6 +40,8 @@ _RESPONSES_ONLY = re.compile(r"(?:^|-)(?:pro|codex|deep-research)(?:-|$)|^comput
 o3-deep-research ..."""
 _TARGETS = 1024
 """Rendered heads that are remembered: callers decide how many models there are."""
+GEMINI_AUTH = "x-goog-api-key"
+"""Gemini's own API takes the bare key; its OpenAI layer takes it as OpenAI does."""
 MODEL = "{model}"
 """Where a URL's path names the model, percent-encoded."""
 _EXTRAS = 512
@@ -260,11 +262,13 @@ class CompatibleProvider:
             raise CallerError("caller_unsupported", f"The provider {self.name!r} does not serve {path}.")
         if model:
             endpoint = Endpoint(endpoint.origin, endpoint.path.replace(MODEL, quote(model, safe="")))
-        return self._render("POST", endpoint, secret, {"content-type": "application/json"})
+        gemini = self._row.protocol == "gemini" and OPERATIONS[name.partition(":")[0]].dialect.startswith("gemini")
+        auth = GEMINI_AUTH if gemini else self._row.auth
+        return self._render("POST", endpoint, secret, {"content-type": "application/json"}, auth)
 
-    def _render(self, method: str, endpoint: Endpoint, secret: str, more: Mapping[str, str]) -> Target:
+    def _render(self, method: str, endpoint: Endpoint, secret: str, more: Mapping[str, str], auth: str = "") -> Target:
         own = {"user-agent": f"aigw/{__version__}", "accept": "*/*", "accept-encoding": "identity"}
-        headers = {**_credentials(self._row.auth, secret), **own, **more, **self._headers}
+        headers = {**_credentials(auth or self._row.auth, secret), **own, **more, **self._headers}
         return Target(method, endpoint.origin, endpoint.path, headers)
 
     def _extra(self, dialect: str, said: tuple[str | None, ...]) -> bytes:

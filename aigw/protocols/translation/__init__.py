@@ -16,6 +16,8 @@ TRANSLATORS: dict[str, str] = {
     "completions": "openai_completions:OpenAICompletions",
     "responses": "openai_responses:OpenAIResponses",
     "messages": "anthropic_messages:Messages",
+    "generate": "gemini:Generate",
+    "generate_array": "gemini:GenerateArray",
 }
 
 
