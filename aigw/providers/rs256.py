@@ -2,8 +2,8 @@
 
 Written with Python's integers, since neither the standard library nor any of our dependencies signs with RSA, and one such
 library is larger than all of aigw. Used once an hour, for a message that is ours. Weakness, stated: big-integer arithmetic
-takes a time that depends on the key. The message is blinded with a random factor, so that who could measure it, over the network
-and once an hour, would measure something else each time.
+takes a time that depends on the key. The message is blinded with a random factor, so that who could measure it, over the
+network and once an hour, would measure something else each time.
 
 (Facts: RFC 8017 for PKCS #1 v1.5, RFC 5958 and 8017 A.1.2 for the key's form, RFC 7515 for the JWT.)
 """
