@@ -214,16 +214,15 @@ class Pipeline:
         made_by = Owner(exchange.provider, last.key, account, exchange.model, owed)
         self.stateful.note(consumer_id, made_by, exchange.sample)
 
-    async def host(self, exchange: Exchange, sink: Sink, session: Callable[[Route], Awaitable[None]]) -> None:
-        """The walk of what is no request but a session: let in, counted, routed and recorded like any exchange; between that,
-        *session* lasts as long as it lasts. It may raise GatewayError."""
+    async def host(self, exchange: Exchange, sink: Sink, session: Callable[[], Awaitable[None]]) -> None:
+        """The walk of what is no request but a session: let in, counted and recorded like any exchange; between that, *session*
+        finds its route and lasts as long as it lasts. It may raise GatewayError."""
         permit: Permit | None = None
         exchange.deadline = exchange.started + self.patience
         try:
             exchange.caller = caller = self.directory.authenticate(exchange.headers, exchange.address)
             permit = await self.limits.admit(caller, exchange.at)
-            exchange.chosen = route = self.table.resolve(exchange.requested_model)
-            await session(route)
+            await session()
         except ThrottledError as error:
             exchange.failure = error
             await self.directory.throttle.pause()

@@ -193,10 +193,15 @@ class Session:
                     await outward
             except (OSError, TimeoutError, RuntimeError):
                 pass
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._over.cancelled() or task is None:
+                raise  # the caller is gone, or we are
+            task.uncancel()  # it had ended before, and the caller did not wait for our answer
         finally:
             inward.cancel()
             outward.cancel()
-            self.exchange.finish_reason = str(self.code if self._over.done() else 1006)  # RFC 6455: it went without a word
+            self.exchange.finish_reason = str(1006 if self._over.cancelled() else self.code)  # RFC 6455: it went without a word
         self.upstream.abort()
         await asyncio.gather(inward, outward, return_exceptions=True)
 
@@ -409,9 +414,10 @@ async def serve(request: web.Request, holder: Holder) -> web.StreamResponse:
     )
     session: Session | None = None
 
-    async def hold(route: Route) -> None:
+    async def hold() -> None:
         nonlocal session
         _check(request, socket, offer, exchange)
+        exchange.chosen = route = gateway.pipeline.table.resolve(exchange.requested_model)
         upstream = await _open(exchange, route, gateway, sessions, dict(request.query))
         try:
             for name, value in _answer_headers(exchange):
