@@ -16,7 +16,7 @@ from aigw.exchange import Attempt, Cost, Exchange, Headers, Sink, UpstreamReques
 from aigw.metering import usage as metering
 from aigw.protocols import DIALECTS, gemini, splice
 from aigw.protocols.operations import Operation
-from aigw.protocols.translation import translator
+from aigw.protocols.translation import count, translator
 from aigw.protocols.translation.contract import Reply
 from aigw.providers.base import Credential, Keeper, Provider
 from aigw.providers.redact import BODY_LIMIT
@@ -126,6 +126,21 @@ class Attempter:
         if not isinstance(provider, Keeper):
             raise CallerError("caller_unsupported", f"The provider {provider.name!r} does not serve {operation.path!r}.")
         return provider.reach(operation, exchange.object_id, exchange.query, exchange.body, key, exchange.headers)
+
+    def counted(
+        self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment, provider: Provider
+    ) -> Relay:
+        """The tokens of a prompt as we estimate them, where the provider has no endpoint that counts: nobody is asked."""
+        exchange.provider, exchange.residency = provider.name, provider.residency
+        exchange.model = deployment.model or exchange.requested_model
+        exchange.status, exchange.usage = 200, Usage(estimated=True)  # a count is free
+        wire = [(b"content-type", b"application/json"), (b"x-aigw-estimated", b"true")]
+        wire += self._named(exchange.provider, exchange.model)
+        relay = Relay(exchange, sink, operation, DIALECTS[exchange.dialect], provider, wire)
+        relay.status = 200
+        relay.body = body = count.write(operation.name, metering.estimate("messages", exchange.body).input)
+        exchange.bytes_out = len(body)
+        return relay
 
     def _headers(self, exchange: Exchange) -> Headers:
         """Ours, for the caller."""

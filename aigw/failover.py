@@ -47,6 +47,9 @@ TOLD = (
 )
 """What an attempt writes into its exchange."""
 
+NOT_THERE = frozenset({404, 405, 501})
+"""What servers answer that speak a dialect but do not count tokens in it."""
+
 Places = Sequence[tuple[Deployment, Health | None]]
 """In the order to try them. Without health: the only place of a route, where there is nothing to choose."""
 
@@ -111,6 +114,8 @@ class Failover:
             provider = self.providers[deployment.provider]
             model = deployment.model or exchange.requested_model
             if provider.serving(operation, model) is None:
+                if operation.family == "count":
+                    return self.attempter.counted(exchange, sink, operation, deployment, provider)
                 last = last or _not_spoken(provider, operation)
                 continue
             if tried and any(one.id == deployment.id and one.params == deployment.params for one in tried):
@@ -160,6 +165,8 @@ class Failover:
                 if error is None:
                     pool.succeeded(key, relay.upstream_headers, perf_counter(), model)
                     return relay
+                if error.upstream_status in NOT_THERE and operation.family == "count":
+                    return self.attempter.counted(exchange, sink, operation, deployment, provider)
                 last = error
                 pool.failed(key, error, perf_counter())
                 if relay.started:
