@@ -419,3 +419,43 @@ key = "sha256:DIGEST"
     assert services.scrubber.text(plain) == plain
     Gateway(loaded(tmp_path, '[providers.openai]\nkeys = ["planted-anew-0"]\n'), services, first)
     assert services.scrubber.text("planted-anew-0 planted-literal-1") == "[redacted] [redacted]"
+
+
+# --- keys that are out ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_that_was_called_invalid_is_looked_at(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the free check and without any traffic: out for longer while the provider still refuses it, back at once when it
+    does not. Nothing is asked that costs."""
+    monkeypatch.setattr(gateway, "CHECK_LOOK", 0.01)
+    monkeypatch.setattr(gateway, "CHECK_EVERY", 0.05)
+    refused = ok(b'{"error":{"code":"invalid_api_key"}}').replace(b"200 OK", b"401 X")
+    fine = ok(b'{"object":"list","data":[{"id":"m-1","object":"model"}]}')
+    lines: list[bytes] = []
+    good: list[bool] = []
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            lines.append(request.line)
+            has_key = b"sk-mine-000001" in request.headers.get(b"authorization", b"")
+            await peer.send(fine if good and has_key else refused)
+
+    async with serving(script) as far:
+        config = f'[providers.far]\nkind = "openai-compatible"\nbase_url = "http://127.0.0.1:{far.port}/v1"\n'
+        config += 'keys = ["sk-mine-000001"]\nlist_models = false\n'
+        running = Gateway(loaded(tmp_path, config), services)
+        pool = running.pools["far"]
+        pool.failed(pool.keys[0], UpstreamError("provider_credentials_invalid", "no", fault="key"), time.perf_counter())
+        running.start()
+        async with asyncio.timeout(10):
+            while len(lines) < 2:
+                await asyncio.sleep(0.01)
+            assert pool.resting(time.perf_counter())
+            good.append(True)
+            while pool.resting(time.perf_counter()):
+                await asyncio.sleep(0.01)
+        await running.close()
+    assert all(line.startswith(b"GET ") for line in lines)

@@ -48,6 +48,7 @@ app = typer.Typer(
     epilog="""\b
 Examples:
   aigw providers                          those of the config
+  aigw providers --keys                   each key as it is now: busy, resting, what is left
   aigw providers list --all deep          the catalog, searched
   aigw providers add deepseek --key -     asks for the key, checks it, writes the config
   aigw providers test                     is every key good?

@@ -160,9 +160,9 @@ class KeyPool:
                 continue
             if wanted and not any(one.search(model) for one in wanted):
                 continue
-            if state.requests is not None and state.requests.left(now) < 1:
+            if state.requests is not None and not state.requests.fits(1, now):
                 continue
-            if state.tokens is not None and state.tokens.left(now) < tokens and state.tokens.total:
+            if state.tokens is not None and not state.tokens.fits(tokens, now) and state.tokens.total:
                 continue
             if state.row and state.probing and now - state.probed_at < PROBE:
                 if state.reason == "provider_rate_limited" and score < waiting_least:

@@ -22,6 +22,11 @@ class Window:
         self._turn(int(now))
         return self.limit - self.total
 
+    def fits(self, amount: int, now: float) -> bool:
+        """Whether *amount* may happen now."""
+        # what is over only makes it less: where there is room all the same, nobody need look at the clock
+        return self.total + amount <= self.limit or self.left(now) >= amount
+
     def add(self, amount: int, now: float) -> None:
         """*amount* happened; a negative one takes back what was counted too much."""
         second = int(now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 import msgspec
@@ -26,6 +26,7 @@ def expected_tables() -> dict[str, type[msgspec.Struct]]:
         else:
             found[f"`[{field.name}]`"] = field.type
     found["Entries of `targets` and `fallback`"] = schema.RouteTarget
+    found["Entries of `keys`"] = schema.ProviderKey
     found["`when`"] = schema.When
     found["`hedge`"] = schema.Hedge
     return found
@@ -36,7 +37,10 @@ def words_for(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(f'`"{choice}"`' for choice in get_args(kind))
     if get_origin(kind) is tuple:
-        return "list of strings" if get_args(kind)[0] is str else "list of tables"
+        item = get_args(kind)[0]
+        if isinstance(item, UnionType):
+            return "list of strings or tables"
+        return "list of strings" if item is str else "list of tables"
     if get_origin(kind) is dict:
         return "table" if get_args(kind)[1] is Any else "table of strings"
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):

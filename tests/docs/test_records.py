@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 from aigw.config.schema import Config
+from aigw.deployment import ProviderKey
 from aigw.errors import CODES
 from aigw.exchange import Attempt, Record
 from aigw.gateway import Services
 from aigw.protocols import DIALECTS
 from aigw.protocols.operations import OPERATIONS
+from aigw.routing.key_pool import KeyPool
 from aigw.storage import journal
 from aigw.storage.rollup import DIMENSIONS, SUMS
 from aigw.storage.sqlite import ROLLUPS_PER_HOUR
@@ -69,6 +71,7 @@ async def test_every_metric(tmp_path: Path) -> None:
     """The page names the metrics that /metrics has, and no other."""
     services = Services(Config(), tmp_path)
     try:
+        services.pools = {"openai": KeyPool([ProviderKey("openai#1", "sk-1")])}
         services.metrics.recorded(Record(id="req_1", at=0.0, error="caller_closed", cost=1, first_token=1))
         real = set(re.findall(r"^# TYPE (\S+)", services.metrics.render()[0].decode(), re.MULTILINE))
     finally:

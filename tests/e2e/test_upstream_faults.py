@@ -336,7 +336,7 @@ def test_the_pool_has_another_key(gateway: Gateway, far_side: FarSide, name: str
 @pytest.mark.parametrize(
     ("name", "status", "code"),
     [
-        ("wants-less", 429, "provider_rate_limited"),
+        ("wants-less", 429, "provider_credentials_exhausted"),
         ("refuses-the-key", 502, "provider_credentials_invalid"),
         ("has-no-credit", 503, "provider_credentials_exhausted"),
     ],
