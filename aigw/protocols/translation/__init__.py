@@ -18,6 +18,12 @@ TRANSLATORS: dict[str, str] = {
     "messages": "anthropic_messages:Messages",
     "generate": "gemini:Generate",
     "generate_array": "gemini:GenerateArray",
+    # Counts of tokens.
+    "count_gemini": "gemini:CountGemini",
+    # Embeddings.
+    "embeddings": "embeddings:OpenAIEmbeddings",
+    "embed_gemini_batch": "embeddings:GeminiEmbeddings",
+    "embed_gemini": "embeddings:GeminiEmbedding",
 }
 
 
