@@ -81,8 +81,8 @@ class OpenAICompletions:
         if not one or any(not tool.server for tool in asked.tools):
             raise unsupported(
                 "messages",
-                f"{toward.model} is served by an API of text completions, which has no turns, images or tools. Send one message "
-                "of text, or use a model that chats.",
+                f"{toward.model} is served by an API of text completions, which has no turns, images or tools. Send one "
+                "message of text, or use a model that chats.",
             )
         body = Writing(asked, toward, losses).done()
         for name in [name for name in body if name not in _SAID]:

@@ -27,7 +27,7 @@ class Restoring:
 
     def __init__(self, names: dict[str, str], custom: frozenset[str]) -> None:
         self._names, self._custom = names, custom
-        self._free: dict[tuple[int, int], list[str]] = {}  # the arguments of calls whose text is inside JSON, by choice and call
+        self._free: dict[tuple[int, int], list[str]] = {}  # arguments around a text, by choice and call
 
     def events(self, events: Sequence[Event]) -> list[Event]:
         """The text of such a call is known when its choice has ended."""
