@@ -16,7 +16,7 @@ from aigw.exchange import Attempt, Cost, Exchange, Headers, Sink, UpstreamReques
 from aigw.metering import usage as metering
 from aigw.protocols import DIALECTS, gemini, splice
 from aigw.protocols.operations import Operation
-from aigw.protocols.translation import count, translator
+from aigw.protocols.translation import count, shape, translator
 from aigw.protocols.translation.contract import Reply
 from aigw.providers.base import Credential, Keeper, Provider
 from aigw.providers.redact import BODY_LIMIT
@@ -169,7 +169,7 @@ class Attempter:
         self, exchange: Exchange, sink: Sink, operation: Operation, via: Operation, provider: Provider, key: ProviderKey
     ) -> tuple[Relay, bytes]:
         """The relay and the body for a provider that speaks another dialect than the caller."""
-        front, back = translator(operation.name), translator(via.name)
+        front, back = translator(operation.name), shape(via.name)
         route, model = exchange.chosen, exchange.model
         if exchange.canonical is None:
             exchange.canonical = front.parse_request(exchange.body, exchange.requested_model, stream=exchange.stream)

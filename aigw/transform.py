@@ -17,7 +17,7 @@ from aigw.exchange import Exchange, Flow, Headers, Sink
 from aigw.protocols import DIALECTS
 from aigw.protocols.operations import Operation
 from aigw.protocols.translation.assembly import Assembly, events_of
-from aigw.protocols.translation.contract import Reply, StreamParser, StreamRenderer, Translator
+from aigw.protocols.translation.contract import Reply, Shape, StreamParser, StreamRenderer, Translator
 from aigw.protocols.translation.restoring import restoring
 from aigw.providers.base import Provider
 from aigw.relay import SAMPLE, Relay, feed_nothing
@@ -41,7 +41,7 @@ class Transform(Relay):
         secret: bytes,
         *,
         front: Translator,
-        back: Translator,
+        back: Shape,
         reply: Reply,
     ) -> None:
         """*front* writes for the caller, *back* reads the provider; *wire* are our own headers for the caller."""

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import import_module
 from typing import cast
 
-from aigw.protocols.translation.contract import Translator
+from aigw.protocols.translation.contract import Shape, Translator
 
 TRANSLATORS: dict[str, str] = {
     # Conversations. A provider that has several of these shapes, and not the caller's, is asked in the first of them, after its
@@ -19,7 +19,8 @@ TRANSLATORS: dict[str, str] = {
     "generate": "gemini:Generate",
     "generate_array": "gemini:GenerateArray",
     # Counts of tokens.
-    "count_gemini": "gemini:CountGemini",
+    "count_tokens": "counts:CountMessages",
+    "count_gemini": "counts:CountGemini",
     # Embeddings.
     "embeddings": "embeddings:OpenAIEmbeddings",
     "embed_gemini_batch": "embeddings:GeminiEmbeddings",
@@ -27,9 +28,14 @@ TRANSLATORS: dict[str, str] = {
 }
 
 
-@cache
 def translator(operation: str) -> Translator:
-    """Raises KeyError for an operation that cannot be translated."""
+    """The shape of an operation that callers can ask for. Raises KeyError for one that cannot be translated."""
+    return cast("Translator", shape(operation))
+
+
+@cache
+def shape(operation: str) -> Shape:
+    """The shape in which a provider is asked. Raises KeyError for an operation that has none."""
     module, _, name = TRANSLATORS[operation].partition(":")
     found = getattr(import_module(f"aigw.protocols.translation.{module}"), name)
-    return cast("Translator", found())
+    return cast("Shape", found())

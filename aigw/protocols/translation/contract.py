@@ -69,21 +69,14 @@ class StreamRenderer(Protocol):
     def end(self) -> bytes: ...
 
 
-class Translator(Protocol):
-    """One shape. `spelling` names the fields of a canonical request as this shape writes them (for `Losses`); `content_type` is
-    that of its streams, when a caller gets one; `streams`: it has any. `dialect` is the name under `DIALECTS` whose errors it
-    has, or of none for shapes that only providers speak."""
+class Shape(Protocol):
+    """One shape, as providers are asked in it: all that there is of those which no caller speaks. `dialect` says whose thoughts
+    and signatures it carries (`Thinking.origin`); `content_type` is that of its streams, `streams` that it has any."""
 
     name: str
     dialect: str
-    spelling: Mapping[str, str]
     content_type: bytes
     streams: bool
-
-    def parse_request(self, body: bytes, model: str, *, stream: bool) -> Any:
-        """The canonical request. *model* and *stream* are those of the exchange (some shapes have them in the URL). Raises
-        CallerError: `caller_invalid_json`, `caller_invalid_request` (with `param`), or `caller_unsupported` for what may
-        not be left out and has no canonical word (an unknown block or client tool)."""
 
     def render_request(self, request: Any, toward: Toward, losses: Losses) -> bytes:
         """Its body for a provider. Tells *losses* what it leaves out; raises CallerError `caller_unsupported` for what may not
@@ -92,9 +85,21 @@ class Translator(Protocol):
     def parse_answer(self, body: bytes) -> tuple[Any, Told]:
         """The canonical answer, and what the record wants to know. Raises ValueError when *body* is no such answer."""
 
-    def render_answer(self, answer: Any, reply: Reply) -> bytes: ...
-
     def parser(self) -> StreamParser: ...
+
+
+class Translator(Shape, Protocol):
+    """One shape, from both sides. `dialect` is the name under `DIALECTS` whose errors callers get; `spelling` names the fields of
+    a canonical request as this shape writes them (for `Losses`)."""
+
+    spelling: Mapping[str, str]
+
+    def parse_request(self, body: bytes, model: str, *, stream: bool) -> Any:
+        """The canonical request. *model* and *stream* are those of the exchange (some shapes have them in the URL). Raises
+        CallerError: `caller_invalid_json`, `caller_invalid_request` (with `param`), or `caller_unsupported` for what may
+        not be left out and has no canonical word (an unknown block or client tool)."""
+
+    def render_answer(self, answer: Any, reply: Reply) -> bytes: ...
 
     def renderer(self, reply: Reply) -> StreamRenderer: ...
 
