@@ -73,12 +73,14 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     timed: bool = False  # derived: has timeouts of its own
     plain: bool = False  # derived: one place, for every request, so there is nothing to choose
     purposes: frozenset[str] = frozenset()  # derived: what its marked places are for
+    places: tuple[Deployment, ...] = ()  # derived: targets, then fallbacks
 
     def __post_init__(self) -> None:
         set_ = msgspec.structs.force_setattr
         if (self.connect_timeout, self.first_byte_timeout, self.stream_idle_timeout, self.timeout) != (None,) * 4:
             set_(self, "timed", True)
         places = (*self.targets, *self.fallback)
+        set_(self, "places", places)
         set_(self, "plain", len(places) == 1 and not places[0].when and not places[0].purpose)
         set_(self, "purposes", frozenset(place.purpose for place in places if place.purpose))
 

@@ -1,7 +1,7 @@
 """What choosing costs: the whole selection of a request, in microseconds, with nothing sent.
 
-`python -m bench.selection` prints the best of several rounds for each case. The large case is ten targets with ten keys each, every
-condition on every target, and a pick from the pool of the first one.
+`python -m bench.selection` prints the best of several rounds for each case. The large case is ten targets with ten keys each,
+every condition on every target, and a pick from the pool of the first one.
 """
 
 from __future__ import annotations

@@ -54,6 +54,9 @@ def list_routes(
     found = names.read(locations(context))
     routes = found.loaded.config.routes
     facts = [_facts(name, route, _caught(found, name)) for name, route in routes.items()]
+    live = _live(locations(context))
+    for fact in facts:
+        fact["health"] = {one: live[one] for one in _places_of(fact) if one in live}
     if as_json:
         output.json(facts)
     elif as_csv:
@@ -67,9 +70,21 @@ def list_routes(
         output.note("Make one: aigw routes set NAME --to PROVIDER/MODEL")
     else:
         output.table(
-            [Column("route"), Column("targets"), Column("fallback", rank=2), Column("catches", rank=1)],
             [
-                [fact["name"], names.goes_to(route.targets), names.goes_to(route.fallback, shares=False), _counted(fact)]
+                Column("route"),
+                Column("targets"),
+                Column("fallback", rank=2),
+                *([Column("health")] if live else []),
+                Column("catches", rank=1),
+            ],
+            [
+                [
+                    fact["name"],
+                    names.goes_to(route.targets),
+                    names.goes_to(route.fallback, shares=False),
+                    *([_health(fact)] if live else []),
+                    _counted(fact),
+                ]
                 for fact, route in zip(facts, routes.values(), strict=True)
             ],
         )
@@ -95,6 +110,8 @@ def show(
     if route is None:
         _unknown(name, found)
     fact = _facts(name, route, _caught(found, name))
+    live = _live(locations(context))
+    fact["health"] = {one: live[one] for one in _places_of(fact) if one in live}
     if as_json:
         output.json(fact)
         return
@@ -103,10 +120,14 @@ def show(
         "kind": fact["kind"],
         "targets": names.goes_to(route.targets),
         "fallback": names.goes_to(route.fallback, shares=False) or "-",
+        "strategy": route.strategy,
         "retries": "-" if route.retries is None else str(route.retries),
         "answers as": "the provider's name for the model" if route.response_model == "upstream" else "the requested name",
         **{field.replace("_", " "): f"{value:g} s" for field, value in fact["timeouts"].items()},
     }
+    for place, one in fact["health"].items():
+        answers = f"{one['good']} good, {one['failed']} failed lately"
+        shown[f"health of {place}"] = f"{_said(one)}, {answers}, {one['in_flight']} under way"
     if fact["kind"] != "exact":
         shown["catches"] = ", ".join(fact["catches"]) or "no model that is known so far"
     for label, text in shown.items():
@@ -123,11 +144,42 @@ def _facts(name: str, route: Route, caught: Sequence[str]) -> dict[str, Any]:
         "kind": "regex" if name.startswith("re:") else "glob" if "*" in name or "?" in name else "exact",
         "targets": places(route.targets, shares=True),
         "fallback": places(route.fallback, shares=False),
+        "strategy": route.strategy,
         "retries": route.retries,
         "response_model": route.response_model,
         "timeouts": {field: value for field in timeouts if (value := getattr(route, field)) is not None},
         "catches": list(caught),
     }
+
+
+def _places_of(fact: dict[str, Any]) -> list[str]:
+    """The names under which a server keeps the health of a route's places."""
+    places = [*fact["targets"], *fact["fallback"]]
+    return [f"{one['provider']}/{one['model'] or fact['name']}" for one in places]
+
+
+def _live(where: Locations) -> dict[str, dict[str, Any]]:
+    """What the running server knows of the places it has asked; nothing without one."""
+    from aigw.cli import control
+
+    try:
+        state = control.ask(where.data_path())
+    except OSError:
+        return {}
+    found = (state or {}).get("deployments")
+    return {one["deployment"]: one for one in found} if isinstance(found, list) else {}
+
+
+def _health(fact: dict[str, Any]) -> str:
+    """Those that are passed over, else "well"; "-" where nobody was asked yet."""
+    bad = [f"{place}: {_said(one)}" for place, one in fact["health"].items() if one["circuit"] != "closed"]
+    return "; ".join(bad) if bad else "well" if fact["health"] else "-"
+
+
+def _said(one: dict[str, Any]) -> str:
+    if one["circuit"] == "closed":
+        return "well"
+    return f"passed over ({one['reason'].removeprefix('provider_')}, {one['circuit']})"
 
 
 def _caught(found: Names, name: str) -> list[str]:

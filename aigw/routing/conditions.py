@@ -81,6 +81,7 @@ class Conditions:
 
     def __init__(self) -> None:
         self._made: dict[str, When] = {}
+        self._sets: dict[tuple[When, ...], tuple[When, ...]] = {}
 
     def of(self, table: schema.When | None) -> tuple[When, ...]:
         """The quickest ones first. Raises ValueError for what cannot be read."""
@@ -101,7 +102,7 @@ class Conditions:
                 made.append(self._one(f"prompt_tokens {value}", _length(*bounds(value))))
             else:
                 made.append(self._one(f"{name} = {value}", _named(name, value)))
-        return tuple(made)
+        return self._sets.setdefault(tuple(made), tuple(made))
 
     def _one(self, text: str, check: Callable[[Facts], bool]) -> When:
         return self._made.setdefault(text, When(text, check))
@@ -207,8 +208,8 @@ def _is(look: Callable[[Facts], bool], wanted: bool, facts: Facts) -> bool:
 
 _CONTENT: Mapping[str, Callable[[Facts], bool]] = {
     "tools": lambda facts: facts.tools,
-    "images": lambda facts: _IMAGE(facts.exchange.body) is not None,
-    "audio": lambda facts: _AUDIO(facts.exchange.body) is not None,
+    "images": lambda facts: b"image" in facts.exchange.body and _IMAGE(facts.exchange.body) is not None,
+    "audio": lambda facts: b"audio" in facts.exchange.body and _AUDIO(facts.exchange.body) is not None,
 }
 
 

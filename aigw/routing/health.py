@@ -234,20 +234,20 @@ class Board:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        self._known: dict[str, Health] = {}
+        self.known: dict[str, Health] = {}
 
     def reconfigure(self, settings: Settings) -> None:
         self.settings = settings
-        for health in self._known.values():
+        for health in self.known.values():
             health.settings = settings
 
     def of(self, deployment: str) -> Health:
-        health = self._known.get(deployment)
+        health = self.known.get(deployment)
         if health is None:
-            if len(self._known) >= MOST:
-                self._known = {name: one for name, one in self._known.items() if one.in_flight or one.until}
-            health = self._known[deployment] = Health(deployment, self.settings)
+            if len(self.known) >= MOST:
+                self.known = {name: one for name, one in self.known.items() if one.in_flight or one.until}
+            health = self.known[deployment] = Health(deployment, self.settings)
         return health
 
     def view(self, now: float) -> list[dict[str, Any]]:
-        return [health.view(now) for health in self._known.values()]
+        return [health.view(now) for health in self.known.values()]

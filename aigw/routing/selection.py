@@ -51,23 +51,25 @@ class Selection:
         kept: list[Candidate] = []
         last: list[Candidate] = []
         dropped: list[Candidate] = []
-        of, name = self.board.of, exchange.requested_model
+        known, name = self.board.known, exchange.requested_model
+        verdicts: dict[int, str] = {}  # of places with the same conditions there is one
         boundary = len(route.targets)
         usable = 0
-        for index, place in enumerate((*route.targets, *route.fallback)):
-            health = of(place.id if place.model else f"{place.id}/{name}")
+        for index, place in enumerate(route.places):
+            id_ = place.id if place.model else f"{place.id}/{name}"
+            health = known.get(id_) or self.board.of(id_)
             why = ""
             if place.purpose != purpose:
                 why = f"only for: {place.purpose}" if place.purpose else f"not for: {purpose}"
             elif anchor and embedding.same(place.model or name) != anchor:
                 why = "embeddings stay with one model"
             elif place.when:
-                if facts is None:
-                    facts = Facts(exchange, self.estimate)
-                for condition in place.when:
-                    if not condition.holds(facts):
-                        why = f"when: {condition.text}"
-                        break
+                verdict = verdicts.get(id(place.when))
+                if verdict is None:
+                    if facts is None:
+                        facts = Facts(exchange, self.estimate)
+                    verdict = verdicts[id(place.when)] = _unmet(place, facts)
+                why = verdict
             if why:
                 dropped.append(Candidate(place, health, 0.0, why))
             elif health.until and not health.allows(now):
@@ -94,6 +96,14 @@ class Selection:
         if any(one.health.until for one in targets):
             targets.sort(key=_not_looking)
         kept[:usable] = targets
+
+
+def _unmet(place: Deployment, facts: Facts) -> str:
+    """The first condition that does not hold; "" when all do."""
+    for condition in place.when:
+        if not condition.holds(facts):
+            return f"when: {condition.text}"
+    return ""
 
 
 def _score(candidate: Candidate) -> float:

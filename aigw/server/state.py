@@ -69,6 +69,7 @@ def state(gateway: Gateway, services: Services, life: Life) -> dict[str, Any]:
         },
         "counters": _counters(services),
         "providers": _providers(gateway),
+        "deployments": gateway.board.view(time.perf_counter()),
     }
 
 

@@ -57,6 +57,8 @@ def test_list(written: CommandLine) -> None:
             {"provider": "gpu", "model": "gpt-5", "weight": 1},
         ],
         "fallback": [{"provider": "gpu", "model": "qwen3-32b"}],
+        "health": {},
+        "strategy": "weighted",
         "retries": None,
         "response_model": "upstream",
         "timeouts": {"timeout": 60.0},
