@@ -8,14 +8,12 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from aigw.canonical import Answer, Losses, Request, Spent
+from aigw.canonical import Answer, Losses, Request
 from aigw.protocols.dialect import Told
-from aigw.protocols.gemini import Gemini as Facts
 from aigw.protocols.translation.contract import Reply, Toward
 from aigw.protocols.translation.gemini import answer, request, upstream
 from aigw.protocols.translation.gemini.stream import GeminiParser, GeminiRenderer
 
-_decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
 
@@ -56,35 +54,3 @@ class GenerateArray(Generate):
 
     def renderer(self, reply: Reply) -> GeminiRenderer:
         return GeminiRenderer(reply, array=True)
-
-
-class CountGemini:
-    """Implements `Translator`: countTokens. Its canonical answer has no choices, and counts the prompt in `spent.input`."""
-
-    name = "count_gemini"
-    dialect = "gemini"
-    spelling: ClassVar[Mapping[str, str]] = request.SPELLING
-    content_type = b"application/json"
-    streams = False
-
-    def parse_request(self, body: bytes, model: str, *, stream: bool) -> Request:
-        return request.read(body, model, stream=False)
-
-    def render_request(self, asked: Any, toward: Toward, losses: Losses) -> bytes:
-        return _encode({"generateContentRequest": {"model": f"models/{toward.model}", **upstream.write(asked, toward, losses)}})
-
-    def parse_answer(self, body: bytes) -> tuple[Answer, Told]:
-        told = Facts().read_answer(body)
-        total = _decode(body).get("totalTokens")
-        if isinstance(total, bool) or not isinstance(total, int):
-            raise ValueError("no count of tokens")  # noqa: TRY004 - it is no such answer
-        return Answer(choices=[], spent=Spent(input=total)), told
-
-    def render_answer(self, said: Any, reply: Reply) -> bytes:
-        return _encode({"totalTokens": said.spent.input if said.spent is not None else 0})
-
-    def parser(self) -> GeminiParser:
-        raise NotImplementedError("a count is never a stream")
-
-    def renderer(self, reply: Reply) -> GeminiRenderer:
-        raise NotImplementedError("a count is never a stream")
