@@ -445,7 +445,7 @@ async def test_a_key_that_was_called_invalid_is_looked_at(
 
     async with serving(script) as far:
         config = f'[providers.far]\nkind = "openai-compatible"\nbase_url = "http://127.0.0.1:{far.port}/v1"\n'
-        config += 'keys = ["sk-mine-000001"]\nlist_models = false\n'
+        config += 'keys = ["sk-mine-000001"]\n'
         running = Gateway(loaded(tmp_path, config), services)
         pool = running.pools["far"]
         pool.failed(pool.keys[0], UpstreamError("provider_credentials_invalid", "no", fault="key"), time.perf_counter())
