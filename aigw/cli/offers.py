@@ -46,6 +46,15 @@ class Offers:
         """Whether a place of *model* serves *operation* ("chat", "messages", "responses")."""
         return self.knows(model) and any(self._speaks(place, operation) for place in _places(self.route(model)))
 
+    def answers(self, model: str, operation: str) -> bool:
+        """Whether *operation* works with *model*: a place serves it, or something that it is translated into."""
+        wanted = OPERATIONS[operation]
+        return self.knows(model) and any(
+            place.provider in self._providers
+            and self._providers[place.provider].serving(wanted, place.model or model) is not None
+            for place in _places(self.route(model))
+        )
+
     def place(self, model: str, operation: str) -> Place | None:
         """Who is asked first for *model* by *operation*; None when nobody is."""
         if not self.knows(model):
@@ -62,12 +71,14 @@ class Offers:
 
     def choice(self, operation: str) -> str:
         """A model for somebody who named none: the default route, else the usual one of the first provider that has one, else
-        the first name that is listed; "" when nothing is served by *operation*."""
+        the first name that is listed; one that *operation* is translated for only when nothing serves it; "" when nothing
+        answers it."""
         if self.serves(DEFAULT, operation):
             return DEFAULT
-        usual = (catalog.row(provider.kind).default_model for provider in self._providers.values())
-        names = (name for name in (*usual, *self.names(operation)) if name)
-        return next((name for name in names if self.serves(name, operation)), "")
+        usual = [catalog.row(provider.kind).default_model for provider in self._providers.values()]
+        names = [name for name in (*usual, *(named.id for named in self._table.names())) if name]
+        found = next((name for name in names if self.serves(name, operation)), "")
+        return found or next((name for name in (DEFAULT, *names) if self.answers(name, operation)), "")
 
     def speakers(self, operation: str) -> list[str]:
         """The configured providers that serve *operation*."""

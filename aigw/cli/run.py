@@ -140,7 +140,7 @@ def _check_served(agent: Agent, offers: Offers, model: str | None) -> None:
             offers.route(model)
         except CallerError as error:
             _refuse(f"{error}; choose one with -m")
-        if any(offers.serves(model, one) for one in agent.operations):
+        if any(offers.answers(model, one) for one in agent.operations):
             return
         problem = f"no provider of {output.safe(model)} serves"
     elif any(offers.choice(one) for one in agent.operations):
@@ -152,7 +152,7 @@ def _check_served(agent: Agent, offers: Offers, model: str | None) -> None:
     fit = [name for one in agent.operations for name in offers.names(one)][:5]
     others = list(dict.fromkeys(name for one in agent.operations for name in would_serve(one)))[:8]
     instead = f"; these models would do: {', '.join(fit)}" if fit else f"; providers that do: {', '.join(others)} ..."
-    _refuse(f"{agent.title} needs {wanted}, which {problem}{instead}. (aigw does not translate between APIs yet.)")
+    _refuse(f"{agent.title} needs {wanted}, which {problem}{instead}")
 
 
 def _past_proxies(agent: Agent, environment: Mapping[str, str]) -> dict[str, str | None]:

@@ -188,14 +188,13 @@ def test_an_agent_that_is_not_here(gateway: Gateway) -> None:
 def test_nobody_serves_its_api(gateway: Gateway, tmp_path: Path) -> None:
     """Which API it needs, which models would do, and else which providers; nothing is started."""
     far = Gateway(tmp_path / "one", "")
-    far.config.write_text('[providers.deepseek]\nkeys = ["env:NOT_HERE"]\n')
+    far.config.write_text('[providers.voyage]\nkeys = ["env:NOT_HERE"]\n')
     far.environment["PATH"] = gateway.environment["PATH"]
     done = run(far, "codex")
     assert (done.returncode, done.stdout) == (1, "")
     assert "Codex needs OpenAI's Responses API, which no configured provider serves; providers that do: openai," in done.stderr
-    far.config.write_text('[providers.openai]\nkeys = ["env:NOT_HERE"]\n[providers.anthropic]\nkeys = ["env:NOT_HERE"]\n')
-    done = run(far, "-m", "gpt-6-sol", "claude")
-    assert "Claude Code needs Anthropic's API (/v1/messages), which no provider of gpt-6-sol serves" in done.stderr
+    done = run(far, "-m", "voyage/voyage-3", "claude")
+    assert "Claude Code needs Anthropic's API (/v1/messages), which no provider of voyage/voyage-3 serves" in done.stderr
     far.config.write_text('[providers.gpu]\nkind = "openai-compatible"\nbase_url = "http://127.0.0.1:1/v1"\n')
     done = run(far, "qwen")
     assert "which model? gpu would serve Qwen Code, but list none; name one: -m MODEL" in done.stderr

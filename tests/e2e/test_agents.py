@@ -30,6 +30,14 @@ FIXTURES = [
         },
     },
     {"match": {"userMessage": "use a tool", "hasToolResult": True}, "response": {"content": "It has run.", "usage": USAGE}},
+    {
+        "match": {"userMessage": "let codex run it", "hasToolResult": False},
+        "response": {"toolCalls": [{"name": "exec_command", "arguments": {"cmd": "echo the-tool-ran"}}], "usage": USAGE},
+    },
+    {
+        "match": {"userMessage": "let codex run it", "hasToolResult": True},
+        "response": {"content": "Codex ran it.", "usage": USAGE},
+    },
     {"match": {}, "response": {"content": "Anything else.", "usage": USAGE}},
 ]
 
@@ -136,3 +144,24 @@ def test_qwen_code(gateway: Gateway, programs: Path, tmp_path: Path) -> None:
     said = run(gateway, programs, tmp_path, "qwen", "-m", "gpt-4o", "say hello", **nowhere)
     assert said.strip() == "Hello from the emulator."
     assert_recorded(gateway, "chat", "qwen", "gpt-4o")
+
+
+@pytest.fixture(scope="module")
+def chat_only(make: Make, far: Emulator) -> Gateway:
+    """A provider whose row knows of no Responses."""
+    url = f"http://127.0.0.1:{far.port}/v1"
+    config = f'[providers.own]\nkind = "deepseek"\nbase_url = "{url}"\nkeys = ["sk-far"]\nmodels = ["house-model"]\n'
+    return make(config, key=False)
+
+
+def test_codex_with_a_model_that_has_only_a_chat_api(chat_only: Gateway, far: Emulator, programs: Path, tmp_path: Path) -> None:
+    """Its Responses are translated there and back: it calls a tool, and the tool's output reaches the model."""
+    before = len(far.journal())
+    flags = ("exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--json")
+    said = run(chat_only, programs, tmp_path, "codex", "-m", "house-model", *flags, "let codex run it")
+    events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    items = [event["item"] for event in events if event["type"] == "item.completed"]
+    assert "the-tool-ran" in json.dumps([item for item in items if item["type"] == "command_execution"])
+    assert items[-1]["text"] == "Codex ran it."
+    assert_recorded(chat_only, "responses", "codex", "house-model")
+    assert {entry["path"] for entry in far.journal()[before:] if entry["method"] == "POST"} == {"/v1/chat/completions"}
