@@ -58,7 +58,17 @@ def show(where: Locations, search: str, *, as_json: bool, as_csv: bool) -> None:
                 Column(say("kept in", "保存于"), rank=4),
                 Column(say("account", "账户"), rank=3),
             ],
-            [[_name(row), _state(row), _cell(row["in_flight"]), _left(row), row["reference"], row["account"]] for row in rows],
+            [
+                [
+                    provider_keys.shown(row["provider"], row["key"]),
+                    _state(row),
+                    _cell(row["in_flight"]),
+                    _left(row),
+                    row["reference"],
+                    row["account"],
+                ]
+                for row in rows
+            ],
         )
     if problem:
         output.note(problem)
@@ -106,11 +116,6 @@ def _rows(where: Locations, live: dict[tuple[str, str], dict[str, Any]]) -> list
                 }
             )
     return rows
-
-
-def _name(row: dict[str, Any]) -> str:
-    label, provider = str(row["key"]), str(row["provider"])
-    return label if label.startswith(f"{provider}#") else f"{provider} {label}"
 
 
 def _state(row: dict[str, Any]) -> str:

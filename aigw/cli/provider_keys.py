@@ -250,6 +250,11 @@ def facts(name: str, table: schema.Provider) -> list[dict[str, Any]]:
     return found
 
 
+def shown(name: str, label: str) -> str:
+    """A label in a list of several providers' keys: "openai#2" says whose it is, "team-b" does not."""
+    return label if label.startswith(f"{name}#") else f"{name} {label}"
+
+
 def _more(key: schema.ProviderKey) -> dict[str, Any]:
     """What a key that is written as a table has besides."""
     weight = key.weight if key.weight != 1 else None
@@ -294,7 +299,7 @@ def list_keys(
     else:
         output.table(
             [Column("key"), Column("kept in"), Column("ends in", rank=2), Column("problem", rank=1)],
-            [[row["label"], row["reference"], row["ends_in"] or "-", row["problem"]] for row in rows],
+            [[shown(row["provider"], row["label"]), row["reference"], row["ends_in"] or "-", row["problem"]] for row in rows],
         )
 
 

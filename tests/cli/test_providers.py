@@ -41,7 +41,14 @@ def test_a_bare_noun_lists(aigw: CommandLine) -> None:
     facts = json.loads(aigw("providers", "--json", OPENAI_KEY=KEY).stdout)
     assert [fact["name"] for fact in facts] == ["openai", "azure", "gpu"]
     assert facts[0]["keys"] == [
-        {"provider": "openai", "label": "openai#1", "reference": "env:OPENAI_KEY", "ends_in": KEY[-4:], "problem": ""}
+        {
+            "provider": "openai",
+            "label": "openai#1",
+            "reference": "env:OPENAI_KEY",
+            "ends_in": KEY[-4:],
+            "problem": "",
+            "account": "",
+        }
     ]
     everything = aigw("providers", OPENAI_KEY=KEY).stdout + json.dumps(facts) + aigw("providers", "--csv").stdout
     assert KEY not in everything
