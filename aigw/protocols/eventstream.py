@@ -45,8 +45,8 @@ class FrameReader:
         self._rest = bytearray()
 
     def feed(self, block: bytes) -> list[Frame]:
-        """The frames that *block* ends. Raises BrokenFrameError; the frames before the broken one are lost with it, for a stream
-        that is broken is given up as a whole."""
+        """The frames that *block* ends. Raises BrokenFrameError; the frames before the broken one are lost with it, for
+        a stream that is broken is given up as a whole."""
         rest = self._rest
         rest += block
         frames = []

@@ -45,8 +45,8 @@ class StreamParser(Protocol):
 
     `told` is what is known for the record (usage in our normalised counts, model, finish reason). `failed`: the data of an
     error event (the provider's own JSON); nothing is fed after it. `done`: the stream has ended by the dialect's own word.
-    `begun` turns true with the first event that carries content. Raises nothing: garbage between events is skipped; what makes the
-    stream unreadable (a wrong checksum, say) is put into `failed` as a JSON error object.
+    `begun` turns true with the first event that carries content. Raises nothing: garbage between events is skipped; what makes
+    the stream unreadable (a wrong checksum, say) is put into `failed` as a JSON error object.
     """
 
     told: Told
@@ -89,8 +89,8 @@ class Shape(Protocol):
 
 
 class Translator(Shape, Protocol):
-    """One shape, from both sides. `dialect` is the name under `DIALECTS` whose errors callers get; `spelling` names the fields of
-    a canonical request as this shape writes them (for `Losses`)."""
+    """One shape, from both sides. `dialect` is the name under `DIALECTS` whose errors callers get; `spelling` names the
+    fields of a canonical request as this shape writes them (for `Losses`)."""
 
     spelling: Mapping[str, str]
 
