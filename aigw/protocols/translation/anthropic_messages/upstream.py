@@ -251,7 +251,7 @@ class _Writer:
         request, losses = self.request, self.losses
         if self.off:
             body["thinking"] = {"type": "disabled"}
-        if request.stream:
+        if self.toward.stream:
             body["stream"] = True
         if request.user:
             if "@" in request.user:  # addresses are refused there
