@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -71,7 +72,10 @@ class Far:
 
 @asynccontextmanager
 async def provider(
-    script: Script = echo, *, refuse: Callable[[web.Request], web.Response | None] | None = None
+    script: Script = echo,
+    *,
+    refuse: Callable[[web.Request], web.Response | None] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Far]:
     """A provider on a free port. *refuse* may answer a handshake with something else."""
     far = Far(script, refuse)
@@ -79,7 +83,7 @@ async def provider(
     application.router.add_get("/{path:.*}", far.answer)
     runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     far.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
     try:
