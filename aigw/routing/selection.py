@@ -4,6 +4,7 @@ they were written; behind all of them those that fail just now, the least bad on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from random import random
 
 import msgspec
@@ -54,7 +55,7 @@ class Selection:
         known, name = self.board.known, exchange.requested_model
         verdicts: dict[int, str] = {}  # of places with the same conditions there is one
         boundary = len(route.targets)
-        usable = 0
+        usable, looking = 0, False
         for index, place in enumerate(route.places):
             id_ = place.id if place.model else f"{place.id}/{name}"
             health = known.get(id_) or self.board.of(id_)
@@ -75,16 +76,19 @@ class Selection:
             elif health.until and not health.allows(now):
                 last.append(Candidate(place, health, health.until, "", "circuit open"))
             else:
+                looking = looking or health.until > 0
                 kept.append(Candidate(place, health))
                 usable += index < boundary
         if usable > 1:
-            self._order(route, exchange, now, kept, usable)
+            self._order(route, exchange, now, kept, usable, looking=looking)
         if last:
             last.sort(key=_least_bad)
             kept += last
         return kept + dropped
 
-    def _order(self, route: Route, exchange: Exchange, now: float, kept: list[Candidate], usable: int) -> None:
+    def _order(
+        self, route: Route, exchange: Exchange, now: float, kept: list[Candidate], usable: int, *, looking: bool
+    ) -> None:
         """Put the first *usable* of *kept*, the targets, in the strategy's order."""
         targets = kept[:usable]
         moment = Moment(exchange, now, self.draw, self.price)
@@ -93,7 +97,7 @@ class Selection:
             one.score = score
         targets.sort(key=_score)
         # whoever may look whether a place is back does it before all others, or nobody ever would
-        if any(one.health.until for one in targets):
+        if looking:
             targets.sort(key=_not_looking)
         kept[:usable] = targets
 
@@ -106,8 +110,7 @@ def _unmet(place: Deployment, facts: Facts) -> str:
     return ""
 
 
-def _score(candidate: Candidate) -> float:
-    return candidate.score
+_score = attrgetter("score")
 
 
 def _least_bad(candidate: Candidate) -> tuple[int, float]:
