@@ -68,12 +68,8 @@ async def test_a_session_outlives_a_reload(own: Own) -> None:
         assert sorted((record.input, record.outcome) for record in records) == [(0, "ok"), (100, "ok")]
         stats = await asyncio.to_thread(gateway.stats)
         (row,) = stats["rows"]
-        assert row == {}
-            "gpt-realtime-2.1",
-            2,
-            100,
-            50,
-        )
+        assert row["model"] == "gpt-realtime-2.1"
+        assert (row["requests"], row["input_tokens"], row["cached_tokens"], row["output_tokens"]) == (2, 100, 10, 50)
         assert await asyncio.to_thread(gateway.stop) == 0
 
 
@@ -123,7 +119,6 @@ async def test_many_sessions_in_little_memory(own: Own) -> None:
         sizes = await asyncio.gather(*(talk() for _ in range(50)))
         peak = _memory(gateway.process.pid, "VmHWM")
         assert min(sizes) > 2**20 - 30_000
-        print("GREW", before, peak)
         assert peak - before < 60_000, f"{before} -> {peak} KiB"
         records = await asyncio.to_thread(_recorded, gateway, 51)
         assert {record.outcome for record in records} == {"ok"}
