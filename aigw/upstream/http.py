@@ -662,8 +662,8 @@ class HttpTransport:
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:
-    """What a provider's certificate is checked with: the system's authorities, and those in *ca_file*. Raises UpstreamError when
-    that cannot be read."""
+    """What a provider's certificate is checked with: the system's authorities, and those in *ca_file*. Raises UpstreamError
+    when that cannot be read."""
     context = ssl.create_default_context()
     if ca_file:
         try:

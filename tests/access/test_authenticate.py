@@ -481,3 +481,29 @@ def test_every_401_fits_its_size() -> None:
         assert len(error.code) == len("policy_key_invalid")
         for dialect in DIALECTS.values():
             assert len(dialect.render_error(error, "req_0123456789ab00000001")) <= REFUSAL
+
+
+def test_who_was_let_in_may_be_asked_to_leave() -> None:
+    """What lasts longer than a request asks again: a key that was revoked, has expired or is gone, a disabled consumer."""
+    made = directory()
+    caller = made.authenticate(bearer(ALICE_KEY))
+    assert made.objection(caller) is None
+    for changed, code in (
+        ({"revoked": 999.0}, "policy_key_revoked"),
+        ({"expires": 999.0}, "policy_key_expired"),
+    ):
+        key = ConsumerKey(**(fields(ALICE_STORED) | changed))  # type: ignore[arg-type]
+        made.load([ALICE, BOB], [key, BOB_STORED], 2)
+        problem = made.objection(caller)
+        assert problem is not None
+        assert problem.code == code
+    made.load([Consumer(id="a", name="alice", disabled=True)], [ALICE_STORED], 3)
+    problem = made.objection(caller)
+    assert problem is not None
+    assert problem.code == "policy_forbidden"
+    made.load([BOB], [BOB_STORED], 4)
+    problem = made.objection(caller)
+    assert problem is not None
+    assert problem.code == "policy_key_revoked"
+    assert made.objection(ANONYMOUS) is not None
+    assert directory(required=False).objection(ANONYMOUS) is None

@@ -142,3 +142,36 @@ def test_good_urls() -> None:
     assert checked_url(" https://API.Example/v1/ ", "k") == "https://api.example/v1"
     assert checked_url("http://münchen.example:8/v1", "k") == "http://xn--mnchen-3ya.example:8/v1"
     assert checked_url("http://[::1]:8", "k") == "http://[::1]:8"
+
+
+@pytest.mark.parametrize(
+    ("kind", "base_url", "settings", "expected"),
+    [
+        ("openai", None, {}, ("https://api.openai.com/v1/realtime", "model")),
+        ("openai", "http://m:1/v1", {}, ("http://m:1/v1/realtime", "model")),
+        ("azure", None, {"resource": "r"}, ("https://r.openai.azure.com/openai/v1/realtime", "model")),
+        (
+            "azure",
+            None,
+            {"resource": "r", "api_version": "preview"},
+            ("https://r.openai.azure.com/openai/v1/realtime", "model"),
+        ),
+        (
+            "azure",
+            None,
+            {"resource": "r", "api_version": "2025-04-01-preview"},
+            ("https://r.openai.azure.com/openai/realtime", "deployment"),
+        ),
+        ("dashscope", None, {}, ("https://dashscope.aliyuncs.com/api-ws/v1/realtime", "model")),
+        ("dashscope", "http://m:1/compatible-mode/v1", {}, ("http://m:1/api-ws/v1/realtime", "model")),
+        ("dashscope-intl", None, {}, ("https://dashscope-intl.aliyuncs.com/api-ws/v1/realtime", "model")),
+        ("openai-compatible", "http://m:1/v1", {}, ("http://m:1/v1/realtime", "model")),
+        ("vllm", "http://m:1/v1", {}, ("http://m:1/v1/realtime", "model")),
+        ("deepseek", None, {}, ("", "")),
+        ("gemini", None, {}, ("", "")),
+        ("anthropic", None, {}, ("", "")),
+    ],
+)
+def test_where_realtime_is(kind: str, base_url: str | None, settings: dict[str, str], expected: tuple[str, str]) -> None:
+    """Azure has two forms of it, DashScope a path of its own; Google's is another protocol."""
+    assert addresses(kind, base_url, **settings).realtime() == expected

@@ -178,7 +178,8 @@ def test_what_is_served() -> None:
     assert made("deepseek").dialect_for(MESSAGES) == "anthropic_messages"
     assert made("deepseek").dialect_for(RESPONSES) is None
     assert made("demo", keys=()).dialect_for(MESSAGES) == "anthropic_messages"
-    assert all(made("demo", keys=()).dialect_for(operation) == operation.dialect for operation in OPERATIONS.values())
+    plain = [operation for operation in OPERATIONS.values() if "{" not in operation.path and not operation.below]
+    assert all(made("demo", keys=()).dialect_for(operation) == operation.dialect for operation in plain)
     with pytest.raises(CallerError, match="does not serve /messages"):
         made("openai").prepare(MESSAGES, b"", KEY, NONE)
 
@@ -335,3 +336,26 @@ def test_the_usual_request_is_cheap() -> None:
     for _ in range(10_000):
         provider.prepare(CHAT, b"", KEY, headers)
     assert (time.process_time() - began) / 10_000 < 20e-6
+
+
+def test_a_realtime_handshake() -> None:
+    """The provider's own credentials, the words of the dialect, and the model where the provider wants it; nothing else."""
+    provider = build("openai", schema.Provider(headers={"x-team": "a"}), schema.Upstream(), ["sk-1"])
+    said = {"authorization": "Bearer theirs", "openai-beta": "realtime=v1", "openai-safety-identifier": "u1", "cookie": "c"}
+    shake = provider.handshake("gpt-realtime-2.1", ProviderKey("openai#1", "sk-1"), said, {"key": "theirs"})
+    assert shake is not None
+    assert shake.path == "/v1/realtime?model=gpt-realtime-2.1"
+    assert shake.headers.pop("user-agent").startswith("aigw/")
+    assert shake.headers == {
+        "authorization": "Bearer sk-1",
+        "x-team": "a",
+        "openai-beta": "realtime=v1",
+        "openai-safety-identifier": "u1",
+    }
+    table = schema.Provider(kind="azure", settings={"resource": "r", "api_version": "2025-04-01-preview"})
+    shake = build("azure", table, schema.Upstream(), ["k"]).handshake("gpt 4o", ProviderKey("a#1", "k"), {}, {})
+    assert shake is not None
+    assert shake.path == "/openai/realtime?api-version=2025-04-01-preview&deployment=gpt+4o"
+    assert shake.headers["api-key"] == "k"
+    deepseek = build("deepseek", schema.Provider(), schema.Upstream(), ["k"])
+    assert deepseek.handshake("m", None, {}, {}) is None
