@@ -15,7 +15,9 @@ _PLACE = re.compile(r"\{([a-z_]+)\}")
 _PLACE_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 
 # What an OpenAI-shaped server may offer although the catalog does not know of it: its own 404 says more than our guess.
-_WORTH_ASKING = frozenset({"completions", "embeddings", "images", "speech", "moderations", "rerank"})
+_WORTH_ASKING = frozenset({"embeddings", "images", "speech", "moderations", "rerank"})
+# The older completions can be had from chat as well, so they are asked only of a server nobody knows more of.
+_WORTH_ASKING_AT_HOME = _WORTH_ASKING | {"completions"}
 
 
 class Addresses:
@@ -33,6 +35,7 @@ class Addresses:
         """The URL of each operation that is served."""
         row, openai, anthropic = self._row, self._openai_surface(), self._anthropic_surface()
         gemini = self._moved(row.base_url) if row.protocol == "gemini" else ""
+        worth = _WORTH_ASKING_AT_HOME if row.category in {"local", "generic"} else _WORTH_ASKING
         urls: dict[str, str] = {}
         for operation in OPERATIONS.values():
             if operation.dialect.startswith("gemini"):
@@ -41,9 +44,7 @@ class Addresses:
             elif operation.dialect == "anthropic_messages":
                 if anthropic:
                     urls[operation.name] = anthropic + operation.path
-            elif openai and (
-                operation.name in row.operations or ("chat" in row.operations and operation.name in _WORTH_ASKING)
-            ):
+            elif openai and (operation.name in row.operations or ("chat" in row.operations and operation.name in worth)):
                 urls[operation.name] = self._moved(row.urls.get(operation.name, "")) or openai + operation.path
         for operation in OPERATIONS.values():
             if operation.below in urls and "{model}" not in urls[operation.below]:

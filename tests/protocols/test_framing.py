@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -119,3 +121,53 @@ def test_find() -> None:
     assert block[at:].startswith(b"event: x\ndata: two")
     assert framing.find(block, lambda data: data == b"") == 0
     assert framing.find(block, lambda data: data == b"three") == -1
+
+
+def _cut(block: bytes, places: list[int]) -> list[bytes]:
+    bounds = [0, *sorted(place % (len(block) + 1) for place in places), len(block)]
+    return [block[start:end] for start, end in pairwise(bounds)]
+
+
+@given(stream(["\n", "\r\n"]), st.lists(st.integers(0, 10_000), max_size=6))
+def test_a_reader_finds_the_same_events_however_they_are_cut(block: bytes, places: list[int]) -> None:
+    whole, cut = framing.EventReader(), framing.EventReader()
+    wanted = whole.feed(block) + whole.end()
+    found = [data for piece in _cut(block, places) for data in cut.feed(piece)] + cut.end()
+    assert found == wanted == [data for event in framing.split(block) if (data := framing.data(event))]
+
+
+def test_a_reader_knows_when_nothing_is_begun() -> None:
+    reader = framing.EventReader()
+    assert reader.idle
+    assert reader.feed(b"data: a") == []
+    assert not reader.idle
+    assert reader.feed(b"\n\n: ping\n\n") == [b"a"]
+    assert reader.idle
+
+
+def test_a_stream_without_its_last_empty_line_has_its_last_event() -> None:
+    reader = framing.EventReader()
+    assert reader.feed(b"data: a\n\ndata: b") == [b"a"]
+    assert reader.end() == [b"b"]
+
+
+def test_an_event_beyond_the_limit_is_skipped() -> None:
+    reader = framing.EventReader(limit=100)
+    for _ in range(20):
+        assert reader.feed(b"x" * 10) == []
+    assert reader.skipped == 1
+
+
+@given(st.lists(st.sampled_from([b'{"a":1}', b"", b"  {} ", b'"\xc3\xbc"'])), st.lists(st.integers(0, 10_000), max_size=6))
+def test_lines_are_the_same_however_they_are_cut(lines: list[bytes], places: list[int]) -> None:
+    block = b"\r\n".join(lines)
+    reader = framing.LineReader()
+    found = [line for piece in _cut(block, places) for line in reader.feed(piece)] + reader.end()
+    assert found == [line.strip() for line in lines if line.strip()]
+
+
+def test_a_line_beyond_the_limit_is_skipped() -> None:
+    reader = framing.LineReader(limit=100)
+    for _ in range(20):
+        assert reader.feed(b"x" * 10) == []
+    assert reader.skipped == 1

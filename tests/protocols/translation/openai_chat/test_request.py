@@ -1,4 +1,5 @@
-"""Chat requests from callers: every word of OpenAI's, and what other hosts added, has its place; what has none is kept by name."""
+"""Chat requests from callers: every word of OpenAI's, and what other hosts added, has its place; what has none is kept by
+its name."""
 
 from __future__ import annotations
 
@@ -191,10 +192,21 @@ def test_every_way_to_ask_for_thoughts(fields: dict[str, Any], wanted: Reasoning
 
 def test_null_and_defaults_say_nothing() -> None:
     request = asked(
-        response_format={"type": "text"}, logprobs=False, top_logprobs=0, presence_penalty=0, logit_bias={}, metadata={}, stop=None,
-        modalities=["text"], service_tier="auto", prediction=None, tool_choice="auto", tools=[], prompt_cache_retention="24h",
+        response_format={"type": "text"},
+        logprobs=False,
+        top_logprobs=0,
+        presence_penalty=0,
+        logit_bias={},
+        metadata={},
+        stop=None,
+        modalities=["text"],
+        service_tier="auto",
+        prediction=None,
+        tool_choice="auto",
+        tools=[],
+        prompt_cache_retention="24h",
         stream_options={"include_usage": True},
-    )  # fmt: skip
+    )
     assert request == Request(dialect=DIALECT, model="m", messages=[], include_usage=True)
 
 

@@ -1,5 +1,5 @@
-"""Chat streams: every host's way of writing them gives the same events, however the network cuts them; ours are such as OpenAI's
-own types take."""
+"""Chat streams: every host's way of writing them gives the same events, however the network cuts them; ours are such as
+OpenAI's own types take."""
 
 from __future__ import annotations
 
@@ -354,7 +354,7 @@ def test_signed_thoughts_come_whole_with_a_place_in_their_list() -> None:
 
 def test_the_sdk_puts_our_stream_together() -> None:
     """OpenAI's own accumulator, as `client.chat.completions.stream` uses it."""
-    from openai.lib.streaming.chat._completions import ChatCompletionStreamState  # noqa: PLC0415 - heavy
+    from openai.lib.streaming.chat._completions import ChatCompletionStreamState
 
     state: ChatCompletionStreamState[Any] = ChatCompletionStreamState()
     chunks = written(

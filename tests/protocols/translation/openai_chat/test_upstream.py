@@ -119,10 +119,21 @@ def test_a_callers_request_keeps_its_meaning_both_ways() -> None:
         "model": "gpt-4o",
         "messages": [
             {"role": "developer", "content": "d"},
-            {"role": "user", "content": [{"type": "text", "text": "t"}, {"type": "image_url", "image_url": {"url": "https://x/y"}}]},
-            {"role": "assistant", "content": "a", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "t"}, {"type": "image_url", "image_url": {"url": "https://x/y"}}],
+            },
+            {
+                "role": "assistant",
+                "content": "a",
+                "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
             {"role": "tool", "tool_call_id": "c", "content": "r"},
-            {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AA", "format": "mp3"}}], "name": "Ann"},
+            {
+                "role": "user",
+                "content": [{"type": "input_audio", "input_audio": {"data": "AA", "format": "mp3"}}],
+                "name": "Ann",
+            },
         ],
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "strict": True}}],
         "tool_choice": {"type": "function", "function": {"name": "f"}},
@@ -133,7 +144,7 @@ def test_a_callers_request_keeps_its_meaning_both_ways() -> None:
         "seed": 1,
         "logit_bias": {"1": 2},
         "prediction": {"type": "content", "content": "p"},
-    }  # fmt: skip
+    }
     request = read(json.dumps(body).encode(), "gpt-4o", stream=False)
     assert sent(request) == (body, [])
 
