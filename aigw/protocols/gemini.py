@@ -239,6 +239,8 @@ class GeminiTap:
         events = list(framing.split(block))
         for index, event in enumerate(events):
             if b'"error"' in event and self._is_error(framing.data(event)):
+                if index:
+                    self.read(framing.data(events[index - 1]))
                 return block[:at]
             # What an event says of usage, those behind it say anew; finish reasons and blocks stand in one alone.
             if index == len(events) - 1 or b'"finishReason"' in event or b'"promptFeedback"' in event:
@@ -371,7 +373,7 @@ class ArrayTap(GeminiTap):
         kept = []
         for element, raw in self._reader.feed(block):
             if not element:
-                self.last = raw
+                self.last += raw
                 break
             if b'"error"' in element and self._is_error(element):
                 break

@@ -40,7 +40,7 @@ def test_every_operation_it_serves_can_be_asked(kind: str) -> None:
     assert served
     for operation in served:
         assert provider.dialect_for(operation) == operation.dialect
-        request = provider.prepare(operation, b'{"model":"x"}', KEY, {})
+        request = provider.prepare(operation, b'{"model":"x"}', KEY, {}, "a/model")
         wire = request.target.wire + request.extra
         assert REQUEST.fullmatch(wire), wire
         assert wire.startswith(b"POST ")
