@@ -280,14 +280,15 @@ async def test_an_endpoint_the_provider_does_not_have() -> None:
     assert walk.transport.requests == []
 
 
-async def test_targets_of_another_dialect_are_passed_over() -> None:
-    """A route may mix: whoever speaks the caller's dialect answers."""
-    walk = Walk(CONFIG, GOOD)
-    near, _ = await walk.ask(ASK | {"model": "mixed"})
+async def test_targets_that_do_not_serve_it_are_passed_over() -> None:
+    """A route may mix: who serves what is asked answers, in whichever dialect; Anthropic moderates nothing."""
+    walk = Walk(CONFIG, answers({"id": "m", "results": []}))
+    near, _ = await walk.ask({"model": "mixed", "input": "x"}, "moderations")
     assert near.status == 200
     assert walk.transport.went_to == [OPENAI_1]
-    near, _ = await walk.ask(ASK | {"model": "mixed", "max_tokens": 9}, "messages")
-    assert walk.transport.requests[1].target.origin.host == "api.anthropic.com"
+    walk = Walk(CONFIG, GOOD)
+    await walk.ask(ASK | {"model": "mixed", "max_tokens": 9}, "messages")
+    assert walk.transport.requests[0].target.origin.host == "api.anthropic.com"
 
 
 # --- cancellation -------------------------------------------------------------------------------------------------------
