@@ -18,6 +18,7 @@ TRANSLATORS: dict[str, str] = {
     "messages": "anthropic_messages:Messages",
     "generate": "gemini:Generate",
     "generate_array": "gemini:GenerateArray",
+    "converse": "bedrock_converse:Converse",
     # Counts of tokens.
     "count_tokens": "counts:CountMessages",
     "count_gemini": "counts:CountGemini",
