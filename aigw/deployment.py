@@ -50,6 +50,13 @@ class Hedge(msgspec.Struct, frozen=True, kw_only=True):
     extra: float = 0.05
 
 
+class SlowStart(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stream's first `seconds` must bring."""
+
+    tokens_per_second: float
+    seconds: float
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A name that callers ask for, with the deployments that serve it.
 
@@ -70,6 +77,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     stream_idle_timeout: float | None = None
     timeout: float | None = None
     hedge: Hedge | None = None
+    slow_start: SlowStart | None = None
     timed: bool = False  # derived: has timeouts of its own
     plain: bool = False  # derived: one place, for every request, so there is nothing to choose
     purposes: frozenset[str] = frozenset()  # derived: what its marked places are for

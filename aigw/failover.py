@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Coroutine, Mapping, Sequence
 from time import perf_counter, time
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from aigw.attempt import Attempter, Prices
-from aigw.deployment import Deployment, Hedge, ProviderKey, Route
+from aigw.deployment import Deployment, Hedge, ProviderKey, Route, SlowStart
 from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
 from aigw.exchange import Exchange, Sink, Usage
 from aigw.metering import usage as metering
@@ -22,6 +23,7 @@ from aigw.routing.health import Board, Health
 from aigw.routing.hedge import Gate, Race, may_hedge
 from aigw.routing.key_pool import KeyPool
 from aigw.routing.selection import Candidate, Selection
+from aigw.routing.slow_start import Held
 from aigw.routing.strategies import affinity
 
 RATES = {"USD": 1.0, "EUR": 1.1, "CNY": 0.14}
@@ -135,9 +137,13 @@ class Failover:
                     break
                 if health is not None:
                     health.began(now)
+                relay: Relay | None
                 try:
                     own = True
-                    if route.hedge is None or health is None:
+                    if route.slow_start is not None and exchange.stream:
+                        place = (deployment, provider, key)
+                        relay, error = await self._held(exchange, sink, operation, route.slow_start, place)
+                    elif route.hedge is None or health is None:
                         relay, error = await self.attempter.attempt(exchange, sink, operation, deployment, provider, key)
                     else:
                         first = (deployment, health, provider, key)
@@ -154,22 +160,23 @@ class Failover:
                 if tokens:
                     pool.settle(key, (_used(exchange) if own else 0) - tokens, perf_counter())
                 if not own:  # the other place's, which has been told
-                    if error is None:
+                    if error is None and relay is not None:
                         return relay
-                    raise error
+                    raise error or _nowhere(exchange)
                 if health is not None:
                     _tell(health, exchange, error, now)
                     if passed:
                         _note(exchange, passed, health)
                         passed = ()
                 if error is None:
+                    assert relay is not None
                     pool.succeeded(key, relay.upstream_headers, perf_counter(), model)
                     return relay
                 if error.upstream_status in NOT_THERE and operation.family == "count":
                     return self.attempter.counted(exchange, sink, operation, deployment, provider)
                 last = error
                 pool.failed(key, error, perf_counter())
-                if relay.started:
+                if sink.started:
                     raise error
                 if error.kind and not purpose and error.kind in route.purposes and len(exchange.chain) < allowed:
                     return await self._elsewhere(exchange, sink, route, operation, error)
@@ -184,6 +191,49 @@ class Failover:
         if again is not None and len(exchange.chain) == 1 and allowed > 1 and not purpose:
             return await self._again(exchange, sink, route, operation, again, last)
         raise last or _nowhere(exchange)
+
+    async def _held(
+        self,
+        exchange: Exchange,
+        sink: Sink,
+        operation: Operation,
+        least: SlowStart,
+        place: tuple[Deployment, Provider, ProviderKey],
+    ) -> tuple[Relay | None, UpstreamError | None]:
+        """One try whose stream is held back for its first seconds: one that only drips counts as failed, and so does one that
+        breaks off meanwhile, while nobody has seen it."""
+        if not may_hedge(exchange, operation, prompt_tokens):
+            return await self.attempter.attempt(exchange, sink, operation, *place)
+        held = Held(sink)
+        number = len(exchange.chain)
+        one = asyncio.ensure_future(self.attempter.attempt(exchange, held, operation, *place))
+        try:
+            either: set[asyncio.Future[Any]] = {one, held.begun}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not one.done():
+                await asyncio.wait({one}, timeout=least.seconds)
+            if one.done():
+                relay, error = one.result()
+                if error is None:
+                    held.open()
+                else:
+                    _forget(exchange)
+                return relay, error
+            tokens = metering.estimate(exchange.operation, b"", exchange.sample, exchange.bytes_out).output
+            if tokens >= least.tokens_per_second * least.seconds or exchange.finish_reason:
+                held.open()
+                return await one
+        finally:
+            if not one.done():
+                await self._give_up(one)
+        attempt = exchange.chain[number]
+        attempt.error, attempt.cost = "provider_timeout", self._prompt_cost(exchange)
+        attempt.detail = f"about {tokens} tokens in its first {least.seconds:g} s"
+        _forget(exchange)
+        slow = UpstreamError(
+            "provider_timeout", f"The provider {place[1].name!r} answers too slowly.", fault="deployment", may_retry=True
+        )
+        return None, slow
 
     async def _hedged(
         self,
@@ -219,6 +269,7 @@ class Failover:
                     second = Gate(sink, race)
                     copy = msgspec.structs.replace(exchange)
                     two = asyncio.ensure_future(self._second(copy, second, operation, other, outcome))
+                    two.add_done_callback(functools.partial(self._let_go, other))  # also when it never began
                     tried.append(other[0])
                     waiting.add(two)
                     while waiting and not race.decided.done():
@@ -252,6 +303,9 @@ class Failover:
                 if task is not None and not task.done():
                     await self._give_up(task)
 
+    def _let_go(self, place: tuple[Deployment, Health, Provider, ProviderKey], task: asyncio.Future[None]) -> None:
+        self.pools[place[0].provider].let_go(place[3])
+
     async def _second(
         self,
         copy: Exchange,
@@ -270,7 +324,6 @@ class Failover:
             return
         finally:
             health.ended()
-            pool.let_go(key)
         _tell(health, copy, error, began)
         if error is None:
             pool.succeeded(key, relay.upstream_headers, perf_counter(), copy.model)
@@ -409,6 +462,12 @@ def _take_over(exchange: Exchange, copy: Exchange) -> None:
     """What became of the attempt that won, for the record."""
     for name in TOLD:
         setattr(exchange, name, getattr(copy, name))
+
+
+def _forget(exchange: Exchange) -> None:
+    """What an attempt has told that the caller never saw."""
+    exchange.streaming, exchange.bytes_out, exchange.sample, exchange.first_token_at = False, 0, b"", 0.0
+    exchange.usage = None
 
 
 def _tell(health: Health, exchange: Exchange, error: UpstreamError | None, began: float) -> None:

@@ -17,6 +17,7 @@ from tests.walk import (
     CONFIG,
     DEEPSEEK,
     DONE,
+    EVENTS,
     GOOD,
     JSON,
     OPENAI_1,
@@ -403,3 +404,45 @@ async def test_who_is_never_asked_twice_at_once() -> None:
     for _ in range(10):
         await walk.ask(ASK)
     assert len(walk.transport.requests) == 11
+
+
+SLOW = CONFIG.replace("[routes.fast]", "[routes.fast]\nslow_start = {tokens_per_second = 100, seconds = 0.1}", 1)
+
+
+async def drips(request: UpstreamRequest, receiver: Receiver) -> None:
+    receiver.head(200, [EVENTS], NoFlow())
+    for _ in range(100):
+        receiver.feed(chunk("so"))
+        await asyncio.sleep(0.05)
+
+
+async def test_a_stream_that_only_drips_is_replaced() -> None:
+    """The caller sees nothing of it; what it may cost is recorded, and why it was given up."""
+    walk = Walk(SLOW, drips, streams(chunk("Ray"), chunk("leigh"), USAGE_EVENT, DONE))
+    near, record = await walk.ask(ASK | {"stream": True})
+    assert near.headers[b"x-aigw-provider"] == b"deepseek"
+    assert b'"so"' not in near.body
+    assert near.body.count(b"Ray") == 1
+    first, second = attempts(record)
+    assert "tokens in its first 0.1 s" in first["detail"]
+    assert record.abandoned_cost == first["cost"] > 0
+    assert (second.get("error", ""), record.outcome, record.output, walk.transport.running) == ("", "ok", 10, 0)
+
+
+async def test_a_stream_that_breaks_off_while_held_is_replaced() -> None:
+    """Nobody has seen its beginning, so there is still another place."""
+    walk = Walk(SLOW, streams(chunk("Ra"), then=lost()), streams(chunk("Ray"), USAGE_EVENT, DONE))
+    near, record = await walk.ask(ASK | {"stream": True})
+    assert (near.status, record.provider, record.outcome) == (200, "deepseek", "ok")
+    assert b'"Ra"' not in near.body
+
+
+async def test_a_quick_stream_is_only_held_for_its_first_seconds() -> None:
+    """And one that must not be asked twice not at all."""
+    words = [chunk("many words at once " * 20) for _ in range(5)]
+    for more in ({}, {"tools": [{"type": "function", "function": {"name": "f"}}]}):
+        walk = Walk(SLOW, streams(*words, USAGE_EVENT, DONE))
+        near, record = await walk.ask(ASK | {"stream": True} | more)
+        assert (near.status, record.provider, len(attempts(record))) == (200, "openai", 1)
+        assert near.body.count(b"many words") == 100
+        assert near.ended

@@ -314,6 +314,12 @@ def _route(path: lines.Path, route: Route, known: Collection[str], wrong: Note, 
         _hedge((*path, "hedge"), route.hedge, wrong)
         if len(route.targets) + len(route.fallback) < 2:
             doubtful((*path, "hedge"), "has no effect: there is no second place to ask")
+    if route.slow_start is not None:
+        for field, value in (("tokens_per_second", route.slow_start.tokens_per_second), ("seconds", route.slow_start.seconds)):
+            if not (math.isfinite(value) and value > 0):
+                wrong((*path, "slow_start", field), "expected a number above 0")
+        if len(route.targets) + len(route.fallback) < 2:
+            doubtful((*path, "slow_start"), "only costs time: there is no other place to go to")
     for field, targets in (("targets", route.targets), ("fallback", route.fallback)):
         for index, target in enumerate(targets):
             _target((*path, field, index), target, known, wrong)

@@ -144,6 +144,13 @@ class Hedge(Table, frozen=True, kw_only=True):
     extra: float = 0.05  # share of requests that may be asked twice
 
 
+class SlowStart(Table, frozen=True, kw_only=True):
+    """A stream that is slower than this in its first seconds counts as failed. Until then it is held back."""
+
+    tokens_per_second: float = 3.0
+    seconds: float = 3.0  # from its first byte
+
+
 class Route(Timeouts, frozen=True, kw_only=True):
     """A name callers ask for: exact, a glob ("gpt-*") or "re:^...". The most specific one wins."""
 
@@ -154,6 +161,7 @@ class Route(Timeouts, frozen=True, kw_only=True):
     response_model: Literal["upstream", "requested"] = "upstream"
     global_fallback: bool = True  # whether [fallback] stands behind its own fallbacks
     hedge: Hedge | None = None  # unset: never
+    slow_start: SlowStart | None = None  # unset: no stream is held back
 
 
 class Fallback(Table, frozen=True, kw_only=True):

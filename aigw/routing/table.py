@@ -34,7 +34,7 @@ import msgspec
 
 from aigw.config import patterns, schema
 from aigw.config.lines import quoted
-from aigw.deployment import Deployment, Hedge, Route
+from aigw.deployment import Deployment, Hedge, Route, SlowStart
 from aigw.errors import CallerError
 from aigw.routing.conditions import Conditions
 
@@ -276,6 +276,7 @@ class Table:
             stream_idle_timeout=route.stream_idle_timeout,
             timeout=route.timeout,
             hedge=_hedge(route.hedge),
+            slow_start=_slow_start(route.slow_start),
         )
 
     def _single(self, model: str, provider: str, upstream_model: str | None, source: str) -> Route:
@@ -398,6 +399,10 @@ def _place(target: schema.RouteTarget, conditions: Conditions) -> Deployment:
         stream_idle_timeout=target.stream_idle_timeout,
         timeout=target.timeout,
     )
+
+
+def _slow_start(asked: schema.SlowStart | None) -> SlowStart | None:
+    return None if asked is None else SlowStart(tokens_per_second=asked.tokens_per_second, seconds=asked.seconds)
 
 
 def _hedge(hedge: schema.Hedge | None) -> Hedge | None:

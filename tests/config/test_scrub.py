@@ -226,7 +226,10 @@ def sources() -> dict[str, str]:
         (r"\b(print|format)_(exc|exception|tb|stack)\b|\bfaulthandler\b", set()),
         (r"\bjournal\.write\(|\.recorded\(", {"aigw/pipeline.py"}),
         (r"\bexchange\.record\(\)", {"aigw/pipeline.py"}),
-        (r"\.judge\(", {"aigw/pipeline.py", "aigw/relay.py", "aigw/gateway.py"}),
+        (
+            r"provider\.judge\(",
+            {"aigw/attempt.py", "aigw/relay.py", "aigw/transform.py", "aigw/gateway.py", "aigw/server/realtime.py"},
+        ),
         (r"\.set_live\(", {"aigw/gateway.py"}),
     ],
 )
