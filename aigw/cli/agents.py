@@ -155,6 +155,46 @@ def _qwen(situation: Situation, model: str) -> Launch:
     return Launch(variables, ["--auth-type", "openai"])  # else the account it was logged in with is used
 
 
+GEMINI_SETTINGS = Path(__file__).with_name("gemini_settings.json")
+
+# What would send Gemini CLI to Google, or argue with our key.
+_GEMINI_ELSEWHERE = (
+    "CODE_ASSIST_ENDPOINT",
+    "GOOGLE_API_KEY",
+    "GOOGLE_CLOUD_ACCESS_TOKEN",
+    "GOOGLE_GENAI_USE_GCA",
+    "GOOGLE_GENAI_USE_VERTEXAI",
+    "GOOGLE_VERTEX_BASE_URL",
+)
+
+
+def _gemini(situation: Situation, model: str) -> Launch:
+    variables: dict[str, str | None] = dict.fromkeys(_GEMINI_ELSEWHERE)
+    variables["GOOGLE_GEMINI_BASE_URL"] = situation.url
+    variables["GEMINI_API_KEY"] = situation.key
+    variables["GEMINI_MODEL"] = model
+    variables["GEMINI_API_KEY_AUTH_MECHANISM"] = None  # x-goog-api-key, which is its default
+    # With an address alone it takes a kind of account that it then calls invalid (0.61). The system's settings say which it is,
+    # and win over an account it was logged in with.
+    variables["GEMINI_CLI_SYSTEM_SETTINGS_PATH"] = str(GEMINI_SETTINGS)
+    return Launch(variables)
+
+
+def _gemini_obstacles(home: Path, folder: Path, launch: Launch) -> list[str]:
+    """Its .env files are read where a variable is not set: what is taken away here would come back from there."""
+    found = []
+    for file in (folder / ".gemini/.env", folder / ".env", home / ".gemini/.env", home / ".env"):
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            continue
+        said = {line.removeprefix("export ").partition("=")[0].strip() for line in lines}
+        names = sorted(said.intersection(_GEMINI_ELSEWHERE))
+        if names:
+            found.append(f"{file} sets {', '.join(names)}, which leads Gemini CLI elsewhere; take it out of there")
+    return found
+
+
 AGENTS = {
     agent.name: agent
     for agent in (
@@ -170,11 +210,6 @@ AGENTS = {
         Agent("codex", "Codex", "codex", ("responses",), "npm install -g @openai/codex", _codex),
         Agent("opencode", "opencode", "opencode", ("chat", "messages"), "npm install -g opencode-ai", _opencode),
         Agent("qwen", "Qwen Code", "qwen", ("chat",), "npm install -g @qwen-code/qwen-code", _qwen, minds_no_proxy=False),
+        Agent("gemini", "Gemini CLI", "gemini", ("generate",), "npm install -g @google/gemini-cli", _gemini, _gemini_obstacles),
     )
 }
-
-NOT_YET = {
-    "gemini": "Gemini CLI speaks Gemini's own API, which this version of aigw does not serve to callers yet; "
-    "until it does, models of Google work in the others (aigw run opencode)"
-}
-"""Agents that cannot be started, and why."""

@@ -101,6 +101,8 @@ def would_serve(operation: str) -> list[str]:
 def _row_serves(row: catalog.Row, operation: str) -> bool:
     if OPERATIONS[operation].dialect == "anthropic_messages":
         return bool(row.anthropic_url)
+    if OPERATIONS[operation].dialect.startswith("gemini"):
+        return row.protocol == "gemini"
     return bool(row.openai_surface) and operation in row.operations
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
 import typer
 
 from aigw.cli import output
-from aigw.cli.agents import AGENTS, NOT_YET, Agent, Launch, Situation
+from aigw.cli.agents import AGENTS, Agent, Launch, Situation
 from aigw.cli.locations import Locations, locations
 from aigw.cli.suggest import unknown
 from aigw.errors import CallerError
@@ -65,8 +65,6 @@ def run(
     -m, --key, --dry-run and --print-env may also stand directly behind the agent's name; all that follows is the agent's.
     Its exit code is the agent's.
     """
-    if agent in NOT_YET:
-        _refuse(NOT_YET[agent])
     found = AGENTS.get(agent)
     if found is None:
         raise typer.BadParameter(f"{unknown('agent', agent, AGENTS)} ({', '.join(AGENTS)})", param_hint="AGENT")
@@ -134,6 +132,7 @@ def _check_served(agent: Agent, offers: Offers, model: str | None) -> None:
     from aigw.cli.offers import would_serve
 
     apis = {"messages": "Anthropic's API (/v1/messages)", "responses": "OpenAI's Responses API", "chat": "OpenAI's chat API"}
+    apis["generate"] = "Gemini's API (/v1beta/models)"
     wanted = " or ".join(apis[one] for one in agent.operations)
     if model is not None:
         try:

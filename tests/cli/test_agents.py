@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aigw.cli.agents import AGENTS, NOT_YET, Launch, Situation
+from aigw.cli.agents import AGENTS, Launch, Situation
 from aigw.cli.offers import Offers
 from tests.cli.test_offers import offers
 
@@ -109,9 +109,35 @@ def test_qwen_code(tmp_path: Path) -> None:
     assert list(arguments) == ["--auth-type", "openai"]
 
 
+def test_gemini_cli(tmp_path: Path) -> None:
+    """Address, key and model by its variables; whatever leads to Google is taken away; the settings that choose the kind of
+    account are a file of ours that is there."""
+    variables, arguments = launch("gemini", offers(tmp_path, OPENAI))
+    assert {name: value for name, value in variables.items() if value is not None} == {
+        "GOOGLE_GEMINI_BASE_URL": URL,
+        "GEMINI_API_KEY": KEY,
+        "GEMINI_MODEL": offers(tmp_path, OPENAI).choice("generate"),
+        "GEMINI_CLI_SYSTEM_SETTINGS_PATH": variables["GEMINI_CLI_SYSTEM_SETTINGS_PATH"],
+    }
+    settings = json.loads(Path(variables["GEMINI_CLI_SYSTEM_SETTINGS_PATH"] or "").read_text())
+    assert settings == {"security": {"auth": {"selectedType": "gemini-api-key"}}}
+    assert {"GOOGLE_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_GCA"} <= variables.keys()
+    assert not arguments
+
+
+def test_an_env_file_that_leads_gemini_cli_elsewhere_is_named(tmp_path: Path) -> None:
+    """It would set again what was taken away."""
+    agent = AGENTS["gemini"]
+    there = launch("gemini", offers(tmp_path, OPENAI))
+    assert agent.obstacles(tmp_path, tmp_path, there) == []
+    (tmp_path / ".env").write_text("GEMINI_API_KEY=x\nexport GOOGLE_GENAI_USE_VERTEXAI=true\n")
+    (found,) = set(agent.obstacles(tmp_path, tmp_path, there))
+    assert "GOOGLE_GENAI_USE_VERTEXAI" in found
+    assert "GEMINI_API_KEY" not in found
+
+
 def test_every_agent_says_how_it_is_installed() -> None:
     """And none is promised that cannot be started."""
-    assert set(AGENTS) == {"claude", "codex", "opencode", "qwen"}
-    assert set(NOT_YET) == {"gemini"}
+    assert set(AGENTS) == {"claude", "codex", "opencode", "qwen", "gemini"}
     for agent in AGENTS.values():
         assert agent.install.startswith("npm install -g ")

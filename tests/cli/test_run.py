@@ -172,7 +172,7 @@ def test_print_env_is_for_a_shell(gateway: Gateway) -> None:
 
 
 def test_an_agent_that_is_not_here(gateway: Gateway) -> None:
-    """How to get it; a typo gets the nearest; what cannot work yet says so."""
+    """How to get it; a typo gets the nearest."""
     done = run(gateway, "opencode")
     assert (done.returncode, done.stdout) == (1, "")
     assert "npm install -g opencode-ai" in done.stderr
@@ -181,7 +181,7 @@ def test_an_agent_that_is_not_here(gateway: Gateway) -> None:
     assert "did you mean claude" in done.stderr
     done = run(gateway, "gemini")
     assert done.returncode == 1
-    assert "Gemini's own API" in done.stderr
+    assert "npm install -g @google/gemini-cli" in done.stderr
     assert run(gateway).returncode == 2
 
 

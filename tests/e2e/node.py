@@ -28,6 +28,8 @@ CODEX = AGENTS / "node_modules/@openai/codex/bin/codex.js"
 
 QWEN_CODE = AGENTS / "node_modules/@qwen-code/qwen-code/cli.js"
 
+GEMINI_CLI = AGENTS / "node_modules/@google/gemini-cli/bundle/gemini.js"
+
 
 def install(wanted: Path, *flags: str) -> Path:
     """*wanted* is there, by `npm ci` when the lock beside its node_modules has changed since the last time or it was not asked

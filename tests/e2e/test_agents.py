@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Make
-from tests.e2e.node import CLAUDE_CODE, CODEX, QWEN_CODE, Emulator, emulator, install
+from tests.e2e.node import CLAUDE_CODE, CODEX, GEMINI_CLI, QWEN_CODE, Emulator, emulator, install
 from tests.e2e.world import Gateway, eventually
 
 pytestmark = pytest.mark.long  # the programs are 700 MB
@@ -38,13 +38,21 @@ FIXTURES = [
         "match": {"userMessage": "let codex run it", "hasToolResult": True},
         "response": {"content": "Codex ran it.", "usage": USAGE},
     },
+    {
+        "match": {"userMessage": "let gemini list it", "hasToolResult": False},
+        "response": {"toolCalls": [{"name": "list_directory", "arguments": {"dir_path": "."}}], "usage": USAGE},
+    },
+    {
+        "match": {"userMessage": "let gemini list it", "hasToolResult": True},
+        "response": {"content": "Gemini listed it.", "usage": USAGE},
+    },
     {"match": {}, "response": {"content": "Anything else.", "usage": USAGE}},
 ]
 
 
 @pytest.fixture(scope="module")
 def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    for program in (CLAUDE_CODE, CODEX, QWEN_CODE):
+    for program in (CLAUDE_CODE, CODEX, QWEN_CODE, GEMINI_CLI):
         install(program)
     with emulator(tmp_path_factory.mktemp("emulator"), FIXTURES) as running:
         yield running
@@ -64,7 +72,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for the PATH with the agents by the names that people know them by."""
     folder = tmp_path_factory.mktemp("bin")
     node = shutil.which("node")
-    for name, program in (("claude", CLAUDE_CODE), ("codex", CODEX), ("qwen", QWEN_CODE)):
+    for name, program in (("claude", CLAUDE_CODE), ("codex", CODEX), ("qwen", QWEN_CODE), ("gemini", GEMINI_CLI)):
         start = folder / name
         start.write_text(f'#!/bin/sh\nexec "{node}" "{program}" "$@"\n')
         start.chmod(stat.S_IRWXU)
@@ -144,6 +152,21 @@ def test_qwen_code(gateway: Gateway, programs: Path, tmp_path: Path) -> None:
     said = run(gateway, programs, tmp_path, "qwen", "-m", "gpt-4o", "say hello", **nowhere)
     assert said.strip() == "Hello from the emulator."
     assert_recorded(gateway, "chat", "qwen", "gpt-4o")
+
+
+def test_gemini_cli_with_a_model_of_openais_dialect(gateway: Gateway, programs: Path, tmp_path: Path) -> None:
+    """By Gemini's API, translated there and back: it calls a tool, and ends with what the model says then. Neither the account
+    it was logged in with nor a proxy leads it elsewhere."""
+    home = tmp_path / ".gemini"
+    home.mkdir()
+    (home / "settings.json").write_text('{"security": {"auth": {"selectedType": "oauth-personal"}}}')
+    elsewhere = {"GOOGLE_GENAI_USE_VERTEXAI": "true", "GOOGLE_API_KEY": "AIzaMine", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    flags = ("--skip-trust", "--output-format", "json")
+    said = run(gateway, programs, tmp_path, "gemini", "-m", "gpt-4o", *flags, "-p", "let gemini list it", **elsewhere)
+    answer = json.loads(said[said.index("{") :])
+    assert answer["response"] == "Gemini listed it."
+    assert answer["stats"]["tools"]["byName"]["list_directory"]["success"] == 1
+    assert_recorded(gateway, "generate", "gemini", "gpt-4o")
 
 
 @pytest.fixture(scope="module")
