@@ -6,6 +6,7 @@ Nothing here ever puts a secret into a message.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -46,7 +47,7 @@ def resolve(reference: str, *, key: str, environment: Mapping[str, str] | None =
         if _SHELL.match(reference):
             name = reference.strip("${}")
             raise ConfigError(f"variables are not expanded here; write env:{name}", key=key)
-    secret = secret.rstrip("\r\n")
+    secret = packed(secret.rstrip("\r\n"))
     if not secret:
         raise ConfigError(f"{source} is empty", key=key)
     for position, character in enumerate(secret, 1):
@@ -62,6 +63,17 @@ def resolve(reference: str, *, key: str, environment: Mapping[str, str] | None =
                 f"{source} holds {what} (character {position} of {len(secret)}); was it copied whole and alone?", key=key
             )
     return secret
+
+
+def packed(secret: str) -> str:
+    """A secret that is a JSON object (a service account's key file) as one line without white space; any other as it is."""
+    if not secret.lstrip().startswith("{"):
+        return secret
+    try:
+        value = json.loads(secret)
+    except (ValueError, RecursionError):
+        return secret
+    return json.dumps(value, separators=(",", ":")).replace(" ", "\\u0020")  # what spaces are left stand in strings
 
 
 def is_literal(reference: str) -> bool:

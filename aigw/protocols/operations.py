@@ -31,6 +31,7 @@ class Operation(NamedTuple):
     method: str = "POST"
     object: str = ""
     below: str = ""
+    polls: bool = False
     form: bool = False
     placed: bool = False
     makes: bool = False
@@ -120,8 +121,10 @@ OPERATIONS: dict[str, Operation] = {
         Operation("rerank", "/rerank", "openai_chat", family="rerank"),
         Operation("messages", "/messages", "anthropic_messages", streams=True, family="conversation"),
         Operation("count_tokens", "/messages/count_tokens", "anthropic_messages", family="count"),
-        # Bedrock's, which callers do not speak
+        # Bedrock's and Vertex AI's, which callers do not speak
         Operation("converse", "/model/{model}/converse", "bedrock_converse", streams=True, family="conversation", door=False),
+        Operation("invoke_embeddings", "/model/{model}/invoke", "bedrock_invoke", family="embeddings", door=False),
+        Operation("predict_embeddings", "/models/{model}:predict", "vertex_predict", family="embeddings", door=False),
         # Gemini's, whose paths name the model; the answer is a stream by another path, not by a field
         Operation("generate", "/models/{model}:generateContent", "gemini", streams=True, family="conversation"),
         Operation(
@@ -131,6 +134,17 @@ OPERATIONS: dict[str, Operation] = {
         Operation("embed_gemini", "/models/{model}:embedContent", "gemini", family="embeddings"),
         Operation("embed_gemini_batch", "/models/{model}:batchEmbedContents", "gemini", family="embeddings"),
         *_OBJECTS,
+        # Shapes that only providers speak. Their paths are in the catalog, with the rows that have them (`urls`).
+        Operation("ollama_chat", "/api/chat", "ollama", streams=True, family="conversation", door=False),
+        Operation("ollama_embed", "/api/embed", "ollama", family="embeddings", door=False),
+        Operation("cohere_chat", "/v2/chat", "cohere", streams=True, family="conversation", door=False),
+        Operation("cohere_embed", "/v2/embed", "cohere", family="embeddings", door=False),
+        Operation("voyage_rerank", "/rerank", "voyage", family="rerank", door=False),
+        Operation("dify", "/chat-messages", "dify", streams=True, family="conversation", door=False),
+        Operation("coze", "/v3/chat", "coze", streams=True, family="conversation", door=False),
+        Operation("replicate", "/models/{model/}/predictions", "replicate", family="conversation", door=False, polls=True),
+        Operation("triton", "/v2/models/{model}/generate", "triton", streams=True, family="conversation", door=False),
+        Operation("deepl", "/v2/translate", "deepl", family="conversation", door=False),
     )
 }
 

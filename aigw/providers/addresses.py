@@ -36,8 +36,13 @@ class Addresses:
         row, openai, anthropic = self._row, self._openai_surface(), self._anthropic_surface()
         gemini = self._moved(row.base_url) if row.protocol == "gemini" else ""
         worth = _WORTH_ASKING_AT_HOME if row.category in {"local", "generic"} else _WORTH_ASKING
-        urls: dict[str, str] = {}
+        if (row.category, row.protocol) == ("generic", "other"):  # whatever is asked is passed on
+            return {one.name: self._given + one.path for one in OPERATIONS.values() if one.door and self._given}
+        said = self._said_urls()
+        urls: dict[str, str] = {name: self._moved(url) for name, url in said.items() if not _door(name)}
         for operation in OPERATIONS.values():
+            if not operation.door or (operation.name == "rerank" and "own-rerank-shape" in row.quirks):
+                continue
             if operation.dialect.startswith("gemini"):
                 if gemini:
                     urls[operation.name] = gemini + operation.path
@@ -45,7 +50,7 @@ class Addresses:
                 if anthropic:
                     urls[operation.name] = anthropic + operation.path
             elif openai and (operation.name in row.operations or ("chat" in row.operations and operation.name in worth)):
-                urls[operation.name] = self._moved(row.urls.get(operation.name, "")) or openai + operation.path
+                urls[operation.name] = self._moved(said.get(operation.name, "")) or openai + operation.path
         for operation in OPERATIONS.values():
             if operation.below in urls and "{model}" not in urls[operation.below]:
                 above, mark, query = urls[operation.below].partition("?")
@@ -57,6 +62,14 @@ class Addresses:
                 f"expected a URL of the same form as {row.name}'s own, {row.base_url}", key=f"{self._place}.base_url"
             )
         return urls
+
+    def root(self) -> str:
+        """The row's base_url, or the operator's: what an adapter puts its own paths behind."""
+        return self._moved(self._row.base_url) or self._given
+
+    def filled(self, url: str) -> str:
+        """*url* with its `{names}` of settings filled in. Raises ConfigError for one that is missing."""
+        return self._filled(url)
 
     def realtime(self) -> tuple[str, str]:
         """The URL of the websocket (as https://, which its handshake is) and the query parameter that names the model there;
@@ -82,6 +95,16 @@ class Addresses:
     def key_check(self) -> str:
         """The URL whose answer tells a good key from a bad one, where that is not the list of models; else ""."""
         return self._moved(self._row.key_check)
+
+    def _said_urls(self) -> dict[str, str]:
+        """The row's URLs by operation, as the settings choose them."""
+        found = dict(self._row.urls)
+        for condition, urls in self._row.urls_when.items():
+            name, equals, value = condition.partition("=")
+            has = self._settings.get(name, "")
+            if has and (not equals or has.casefold() == value.casefold()):
+                found |= urls
+        return found
 
     def _openai_surface(self) -> str:
         row = self._row
@@ -119,6 +142,8 @@ class Addresses:
 
     def _filled(self, url: str) -> str:
         for name in dict.fromkeys(_PLACE.findall(url)):
+            if name == "model":  # each request's own
+                continue
             value = self._settings.get(name, "").removeprefix("https://").rstrip("/")
             key = f"{self._place}.settings.{name}"
             if not value:
@@ -129,6 +154,12 @@ class Addresses:
                 raise ConfigError("expected letters, digits, dots and dashes: it becomes a part of the address", key=key)
             url = url.replace(f"{{{name}}}", value)
         return url
+
+
+def _door(name: str) -> bool:
+    """Whether callers can ask for the operation *name* ("triton:stream" is "triton")."""
+    operation = OPERATIONS.get(name.partition(":")[0])
+    return operation is None or operation.door
 
 
 def checked_url(url: str, key: str) -> str:

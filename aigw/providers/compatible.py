@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
+
+import msgspec
 
 from aigw import __version__
 from aigw.config import schema, secrets
@@ -19,6 +22,7 @@ from aigw.protocols.translation import TRANSLATORS
 from aigw.protocols.translation.contract import Toward
 from aigw.providers import catalog, judge, model_list, proxy
 from aigw.providers.addresses import Addresses
+from aigw.providers.base import Credential
 from aigw.providers.catalog import Row
 from aigw.providers.redact import Redactor
 
@@ -33,7 +37,12 @@ _SAFETY = "openai-safety-identifier"  # who the end user is, as a digest; of rea
 _LISTS = frozenset({"anthropic-beta", "openai-beta"})
 _LONGEST_WORD = 2048
 """Characters of one such header; a Claude Code request's longest has about 200."""
-_OWN_SHAPE = {"anthropic": ("messages",), "gemini": ("generate",)}
+_OWN_SHAPE = {
+    "anthropic": ("messages",),
+    "gemini": ("generate",),
+    "cohere": ("cohere_chat", "cohere_embed"),
+    "ollama": ("ollama_chat", "ollama_embed"),
+}
 """By a row's protocol; where nothing is written, `TRANSLATORS`' order: OpenAI's chat first."""
 _RESPONSES_ONLY = re.compile(r"(?:^|-)(?:pro|codex|deep-research)(?:-|$)|^computer-use-")
 """Models that OpenAI serves by Responses alone (`responses-only-pro-models`): gpt-5-pro, o1-pro-2025-03-19, gpt-5.1-codex-mini,
@@ -44,6 +53,9 @@ GEMINI_AUTH = "x-goog-api-key"
 """Gemini's own API takes the bare key; its OpenAI layer takes it as OpenAI does."""
 MODEL = "{model}"
 """Where a URL's path names the model, percent-encoded."""
+MODEL_PATH = "{model/}"
+"""The same for a model whose name is a path: "owner/name"."""
+_PATH_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _EXTRAS = 512
 """Rendered header blocks that are remembered: callers decide how many kinds there are."""
 
@@ -74,8 +86,59 @@ class Patience(NamedTuple):
     plain: float = 600.0
 
 
+class Given(NamedTuple):
+    """What an adapter is made from: the row, the settings that have a value, the keys themselves. `environ` is what variables
+    are looked up in; `place` is where the provider stands in the config."""
+
+    place: str
+    row: Row
+    settings: Mapping[str, str]
+    keys: Sequence[str]
+    environ: Mapping[str, str]
+    base_url: str | None
+    anthropic_base_url: str | None
+
+    @property
+    def addresses(self) -> Addresses:
+        return Addresses(
+            self.row,
+            self.settings,
+            base_url=self.base_url,
+            anthropic_base_url=self.anthropic_base_url,
+            place=self.place,
+        )
+
+    def secret(self, reference: str) -> str:
+        """What the environment points to. Raises ConfigError."""
+        return secrets.resolve(reference, key=f"{self.place}.keys", environment=self.environ)
+
+
+class Own(NamedTuple):
+    """What only adapters use: the settings; `ambient`, a secret of the environment where no key is configured; and `way`, from
+    a URL to an endpoint that is not the provider's main one."""
+
+    settings: Mapping[str, str]
+    ambient: str
+    way: Callable[[str], Endpoint]
+
+
+ADAPTERS = {
+    "azure": "azure:Azure",
+    "bedrock": "bedrock:Bedrock",
+    "gigachat": "gigachat:GigaChat",
+    "vertex": "vertex:Vertex",
+    "watsonx": "watsonx:Watsonx",
+}
+"""Rows, by their id, that need more than a URL, a key and flags: subclasses of `CompatibleProvider`."""
+
+
+class _Prediction(msgspec.Struct):
+    id: str = ""
+    status: str = ""
+
+
 class CompatibleProvider:
-    """Implements `Provider`. Made by `build`."""
+    """Implements `Provider`. Made by `build`, which asks an adapter's class methods what is different about it."""
 
     def __init__(
         self,
@@ -94,6 +157,7 @@ class CompatibleProvider:
         redactor: Redactor,
         realtime: Endpoint | None = None,
         realtime_model: str = "model",
+        own: Own | None = None,
     ) -> None:
         """*endpoints* by operation; *models* is the one that lists models, *key_check* tells only whether a key is good.
         *headers* go with every request; *words* are the operator's values for headers that a caller may say as well.
@@ -103,15 +167,46 @@ class CompatibleProvider:
         self.lists_models = models is not None
         self._row, self._endpoints, self._models, self._headers, self._words = row, endpoints, models, headers, words
         self._key_check = key_check
+        self._settings: Mapping[str, str] = settings or {}
         self._realtime, self._realtime_model = realtime, realtime_model
         self._connect, self._first_byte, self._idle, self._total, self._plain = patience
         self._redactor = redactor
         self._dialects = {name: operation.dialect for name, operation in OPERATIONS.items() if name in endpoints}
         self._responses_only = "responses-only-pro-models" in row.quirks and "responses" in endpoints
         self._serving = {name: _serving(operation, endpoints, row) for name, operation in OPERATIONS.items()}
-        self._by_model = frozenset(name for name, endpoint in endpoints.items() if MODEL in endpoint.path)
+        self._by_model = frozenset(
+            name for name, endpoint in endpoints.items() if MODEL in endpoint.path or f"{name}:stream" in endpoints
+        )
+        if own is not None:
+            self._settings, self._ambient, self._way = own
         self._targets: dict[tuple[str, str, str], tuple[str, Target]] = {}
         self._extras: dict[tuple[str | None, ...], bytes] = {}
+
+    @classmethod
+    def fitted(cls, given: Given) -> Given:
+        """*given* as the rest of the building shall see it."""
+        return given
+
+    @classmethod
+    def urls(cls, given: Given) -> dict[str, str]:
+        """The URL of each operation that is served; "NAME:stream" where streams have one of their own."""
+        return given.addresses.operations()
+
+    @classmethod
+    def fault(cls, secret: str) -> str:
+        """What is wrong with a key, without repeating it; "" when it can be used."""
+        good = re.fullmatch(r"[!-~]+", secret) is not None
+        return "" if good else "holds white space or a character that no header can carry"
+
+    @classmethod
+    def parts(cls, secret: str) -> tuple[str, ...]:
+        """What of a key must not be shown either."""
+        return ()
+
+    @classmethod
+    def ambient(cls, given: Given) -> str:
+        """A secret of the environment, for when no key is configured; "" when there is none."""
+        return ""
 
     def __repr__(self) -> str:
         return f"CompatibleProvider({self.name!r}, kind={self.kind!r})"
@@ -134,9 +229,10 @@ class CompatibleProvider:
             stream=stream,
             stream_usage=self.stream_usage,
             dialect_version=self._words.get("anthropic-version", "") if via.dialect == "anthropic_messages" else "",
+            settings=self._settings,
         )
 
-    def credential(self, key: ProviderKey | None) -> None:
+    def credential(self, key: ProviderKey | None) -> Credential | None:
         return None
 
     def prepare(
@@ -219,6 +315,15 @@ class CompatibleProvider:
             timeout=self._total,
         )
 
+    def next_step(self, operation: Operation, status: int, body: bytes, key: ProviderKey | None) -> UpstreamRequest | None:
+        endpoint = self._endpoints.get(operation.name)
+        identity = unfinished(body) if 200 <= status < 300 else ""
+        if endpoint is None or not identity:
+            return None
+        # by its id, at the address that we were given: the URL in the answer is a stranger's word
+        root = endpoint.path.partition("/models/")[0]
+        return self._get(Endpoint(endpoint.origin, f"{root}/predictions/{identity}"), key)
+
     def models_request(self, key: ProviderKey | None) -> UpstreamRequest | None:
         return self._get(self._models, key)
 
@@ -261,14 +366,19 @@ class CompatibleProvider:
             path = OPERATIONS[name].path
             raise CallerError("caller_unsupported", f"The provider {self.name!r} does not serve {path}.")
         if model:
-            endpoint = Endpoint(endpoint.origin, endpoint.path.replace(MODEL, quote(model, safe="")))
+            if MODEL_PATH in endpoint.path and not _PATH_NAME.fullmatch(model):
+                raise CallerError(
+                    "caller_unsupported", f"A model of the provider {self.name!r} is named as OWNER/NAME.", param="model"
+                )
+            path = endpoint.path.replace(MODEL_PATH, model).replace(MODEL, quote(model, safe=""))
+            endpoint = Endpoint(endpoint.origin, path)
         gemini = self._row.protocol == "gemini" and OPERATIONS[name.partition(":")[0]].dialect.startswith("gemini")
         auth = GEMINI_AUTH if gemini else self._row.auth
         return self._render("POST", endpoint, secret, {"content-type": "application/json"}, auth)
 
     def _render(self, method: str, endpoint: Endpoint, secret: str, more: Mapping[str, str], auth: str = "") -> Target:
         own = {"user-agent": f"aigw/{__version__}", "accept": "*/*", "accept-encoding": "identity"}
-        headers = {**_credentials(auth or self._row.auth, secret), **own, **more, **self._headers}
+        headers = {**_credentials(auth or self._row.auth, secret, self._row.auth_word), **own, **more, **self._headers}
         return Target(method, endpoint.origin, endpoint.path, headers)
 
     def _extra(self, dialect: str, said: tuple[str | None, ...]) -> bytes:
@@ -323,19 +433,26 @@ def build(
     place = f"providers.{name}"
     row = _row(name, table, place)
     settings = _settings(row, table, place, environ)
-    addresses = Addresses(row, settings, base_url=table.base_url, anthropic_base_url=table.anthropic_base_url, place=place)
-    urls = addresses.operations()
+    made = _adapter(row)
+    given = made.fitted(Given(place, row, settings, keys, environ, table.base_url, table.anthropic_base_url))
+    row, settings, addresses = given.row, dict(given.settings), given.addresses
+    urls = made.urls(given)
     if not urls:
         raise ConfigError(f"{row.name} speaks a protocol of its own, which this version does not serve yet", key=place)
     headers, words = _headers(row, table, settings, place)
-    _check_keys(row, table, keys, headers, place)
+    for index, secret in enumerate(keys):
+        if fault := made.fault(secret):
+            raise ConfigError(fault, key=f"{place}.keys[{index}]")
+    ambient = "" if keys else made.ambient(given)
+    _check_keys(row, table, [*keys, *filter(None, [ambient])], headers, place)
+    hidden = [part for secret in (*keys, ambient) if secret for part in (secret, *made.parts(secret))]
     endpoint = _way(table, upstream, _query(row, settings), environ, place)
     endpoints = {operation: endpoint(url) for operation, url in urls.items()}
     realtime_url, realtime_model = addresses.realtime()
     models_url = addresses.models() if table.list_models else ""
     key_check_url = addresses.key_check()
     residency = table.residency or _residency(row, next(iter(endpoints.values())).origin.host)
-    return CompatibleProvider(
+    return made(
         name=name,
         row=row,
         account=table.account or name,
@@ -347,10 +464,42 @@ def build(
         headers=headers,
         words=words,
         patience=_patience(table, upstream),
-        redactor=Redactor([*keys, *_other_secrets(headers, endpoints.values())]),
+        redactor=Redactor([*hidden, *_other_secrets(headers, endpoints.values())]),
         realtime=endpoint(realtime_url) if realtime_url else None,
         realtime_model=realtime_model,
+        own=Own(settings, ambient, _way(table, upstream, "", environ, place)),
     )
+
+
+def _adapter(row: Row) -> type[CompatibleProvider]:
+    known = ADAPTERS.get(row.id)
+    if known is None:
+        return CompatibleProvider
+    module, _, name = known.partition(":")
+    found: type[CompatibleProvider] = getattr(import_module(f"aigw.providers.{module}"), name)
+    return found
+
+
+def _by_key(row: Row, keys: Sequence[str], place: str) -> str | None:
+    """The base URL of the accounts whose keys end as these do; None where the row has but one."""
+    ends = sorted(row.base_url_by_key, key=len, reverse=True)
+    found = (
+        {next((row.base_url_by_key[end] for end in ends if key.endswith(end)), row.base_url) for key in keys} if ends else set()
+    )
+    if len(found) > 1:
+        raise ConfigError(
+            "these keys belong to plans with different addresses: make a provider of each plan", key=f"{place}.keys"
+        )
+    return next(iter(found), None)
+
+
+def unfinished(body: bytes) -> str:
+    """The id of a prediction that still runs; "" of every other answer."""
+    try:
+        said = msgspec.json.decode(body, type=_Prediction)
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    return said.id if said.status in ("starting", "processing") and re.fullmatch(r"[A-Za-z0-9]{1,64}", said.id) else ""
 
 
 def _serving(operation: Operation, endpoints: Mapping[str, Endpoint], row: Row) -> Operation | None:
@@ -430,9 +579,6 @@ def _headers(
 
 
 def _check_keys(row: Row, table: schema.Provider, keys: Sequence[str], headers: Mapping[str, str], place: str) -> None:
-    for index, secret in enumerate(keys):
-        if not re.fullmatch(r"[!-~]+", secret):
-            raise ConfigError("holds white space or a character that no header can carry", key=f"{place}.keys[{index}]")
     # At an address of the operator's own nobody knows whether a key is wanted.
     has_credentials = keys or table.base_url or "authorization" in headers or row.auth in headers
     if row.needs_key and not has_credentials:
@@ -488,10 +634,12 @@ def _patience(table: schema.Provider, upstream: schema.Upstream) -> Patience:
     return Patience(**said)
 
 
-def _credentials(auth: str, secret: str) -> dict[str, str]:
+def _credentials(auth: str, secret: str, word: str = "") -> dict[str, str]:
     if not secret or auth == "none":
         return {}
-    return {"authorization": f"Bearer {secret}"} if auth == "bearer" else {auth: secret}
+    if auth == "bearer":
+        return {"authorization": f"Bearer {secret}"}
+    return {auth: f"{word} {secret}" if word else secret}
 
 
 def _said(dialect: str, headers: Mapping[str, str]) -> tuple[str | None, ...]:

@@ -7,6 +7,7 @@ transport raised), and returns the `Verdict`. All its requests are free; only `a
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
@@ -63,6 +64,17 @@ def check(provider: CompatibleProvider, key: ProviderKey, *, own_address: bool) 
     wrong; the catalog's own is not doubted for one bad answer."""
     row = catalog.row(provider.kind)
     reader = Reader(provider, key, row, own_address)
+    credential = provider.credential(key)
+    exchanged = False
+    if credential is not None and (request := credential.refresh(time.time())) is not None:
+        outcome = yield request
+        try:
+            if isinstance(outcome, UpstreamError):
+                return reader.read(outcome, request)
+            credential.accept(*outcome, time.time())
+        except UpstreamError as error:
+            return reader.refused(error)
+        exchanged = True
     request = provider.key_request(key)
     if request is not None:
         answer = yield request
@@ -74,6 +86,8 @@ def check(provider: CompatibleProvider, key: ProviderKey, *, own_address: bool) 
             return verdict
     request = provider.models_request(key)
     if request is None:
+        if exchanged:
+            return Verdict(GOOD, "was exchanged for a token")
         return Verdict(UNKNOWN, f"{row.name} has no free way to check a key that is known here")
     answer = yield request
     verdict = reader.read(answer, request, listing=True)
@@ -153,6 +167,10 @@ class Reader:
         if status in NOTHING_THERE and not (model and body.lstrip()[:1] in (b"{", b"[")):
             path = request.target.path.partition("?")[0]
             return Verdict(self._elsewhere, f"has nothing at {path} ({status})")
+        return self._refused(error)
+
+    def refused(self, error: UpstreamError) -> Verdict:
+        """What an error means that was judged already."""
         return self._refused(error)
 
     def _refused(self, error: UpstreamError) -> Verdict:

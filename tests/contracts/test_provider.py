@@ -45,10 +45,12 @@ def test_every_operation_it_serves_can_be_asked(kind: str) -> None:
         assert REQUEST.fullmatch(wire), wire
         assert wire.startswith(b"POST ")
         assert b"{" not in wire
-        assert wire.count(SECRET.encode()) == (0 if row.auth == "none" else 1)
+        exchanged = provider.credential(KEY) is not None  # then it is a token that goes, and here is none yet
+        assert wire.count(SECRET.encode()) == (0 if row.auth == "none" or exchanged else 1)
         assert wire.count(b"\r\nanthropic-version: ") == (operation.dialect == "anthropic_messages")
         assert b"content-length" not in wire
-        assert request.body == b'{"model":"x"}'
+        if kind not in ("vertex", "watsonx"):  # these name model and version in places of their own
+            assert request.body == b'{"model":"x"}'
         assert request.target.origin.scheme in {"https", "demo"} or row.local or row.category == "generic"
         assert SECRET not in repr(request.target) + repr(provider)
 

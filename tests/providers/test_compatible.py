@@ -246,7 +246,7 @@ def test_the_way_out() -> None:
             "watsonx",
             {"settings": {"region": "us-south"}},
             (SECRET,),
-            r"^providers\.watsonx: IBM watsonx.ai speaks a protocol of its own",
+            r"^providers\.watsonx\.settings\.project_id: .*needs a project or a space",
         ),
     ],
 )

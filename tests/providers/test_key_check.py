@@ -219,6 +219,8 @@ def test_every_row_that_is_served_can_be_asked() -> None:
         settings = {
             one.name: values.get(one.name, one.default or "x") for one in row.settings if one.required and not one.header
         }
+        if name == "watsonx":
+            settings["project_id"] = "p"
         provider = compatible.build(name, schema.Provider(settings=settings), schema.Upstream(), [SECRET])
         for request in (provider.key_request(ProviderKey(name, SECRET)), provider.models_request(ProviderKey(name, SECRET))):
             if request is None or row.local:

@@ -19,6 +19,13 @@ TRANSLATORS: dict[str, str] = {
     "generate": "gemini:Generate",
     "generate_array": "gemini:GenerateArray",
     "converse": "bedrock_converse:Converse",
+    "cohere_chat": "cohere:CohereChat",
+    "ollama_chat": "ollama:OllamaChat",
+    "dify": "dify:Dify",
+    "coze": "coze:Coze",
+    "replicate": "replicate:Replicate",
+    "triton": "triton:Triton",
+    "deepl": "deepl:DeepL",
     # Counts of tokens.
     "count_tokens": "counts:CountMessages",
     "count_gemini": "counts:CountGemini",
@@ -26,6 +33,13 @@ TRANSLATORS: dict[str, str] = {
     "embeddings": "embeddings:OpenAIEmbeddings",
     "embed_gemini_batch": "embeddings:GeminiEmbeddings",
     "embed_gemini": "embeddings:GeminiEmbedding",
+    "cohere_embed": "cohere:CohereEmbeddings",
+    "ollama_embed": "ollama:OllamaEmbeddings",
+    # Ranks.
+    "rerank": "rerank:Rerank",
+    "voyage_rerank": "rerank:VoyageRerank",
+    "invoke_embeddings": "cloud_embeddings:InvokeEmbeddings",
+    "predict_embeddings": "cloud_embeddings:PredictEmbeddings",
 }
 
 

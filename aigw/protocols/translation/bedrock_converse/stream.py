@@ -67,7 +67,7 @@ class ConverseParser:
 
     def feed(self, block: bytes) -> list[Event]:
         events: list[Event] = []
-        if self.done or self.failed:
+        if self._over():
             return events
         try:
             frames = self._reader.feed(block)
@@ -76,14 +76,17 @@ class ConverseParser:
             return events
         for frame in frames:
             self._frame(frame, events)
-            if self.failed or self.done:
+            if self._over():
                 break
         return events
 
     def end(self) -> list[Event]:
-        if self._reader.torn and not self.done and not self.failed:
+        if self._reader.torn and not self._over():
             self._fail("broken_stream", "broke off its stream inside a frame")
         return []
+
+    def _over(self) -> bool:
+        return self.done or bool(self.failed)
 
     def _frame(self, frame: Frame, events: list[Event]) -> None:
         headers, payload = frame

@@ -289,9 +289,9 @@ class _Writer:
             if self.claude and not self.traits.forces:
                 losses.add("tool_choice")
             elif choice.mode == "tool":
-                config["toolChoice"] = {"tool": {"name": names.spoken(choice.names[0])}}  # type: ignore[assignment]
+                config["toolChoice"] = {"tool": {"name": names.spoken(choice.names[0])}}
             else:
-                config["toolChoice"] = {"any": {}}  # type: ignore[assignment]
+                config["toolChoice"] = {"any": {}}
         if request.parallel is False:
             losses.add("parallel")
 
