@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aigw.protocols.operations import OPERATIONS
-from aigw.server.inference import new_id, operation_at
+from aigw.server.inference import asked_at, new_id, operation_at
 from tests.data_port import BEARER, DEMO, HELLO, KEY, Running, request, serving
 from tests.walk import Scripted, answers
 
@@ -41,6 +41,73 @@ def test_every_operation_at_every_prefix(operation: object, prefix: str) -> None
 def test_other_paths_are_no_operation(path: str) -> None:
     """Lenient, not blind."""
     assert operation_at(path) is None
+
+
+@pytest.mark.parametrize("prefix", ["/v1beta", "/v1", "", "/v1beta/v1beta", "//v1beta/"])
+@pytest.mark.parametrize(
+    ("path", "operation", "model", "stream"),
+    [
+        ("/models/m:generateContent", "generate", "m", False),
+        ("/models/m:streamGenerateContent?alt=sse", "generate", "m", True),
+        ("/models/m:streamGenerateContent?key=k&alt=sse", "generate", "m", True),
+        ("/models/m:streamGenerateContent", "generate_array", "m", True),
+        ("/models/m:streamGenerateContent?alt=json", "generate_array", "m", True),
+        ("/models/m%3AcountTokens", "count_gemini", "m", False),
+        ("/models/openai/gpt-4o:embedContent", "embed_gemini", "openai/gpt-4o", False),
+        ("/models/openai%2Fgpt-4o:batchEmbedContents/", "embed_gemini_batch", "openai/gpt-4o", False),
+        ("/models/llama3:8b:generateContent", "generate", "llama3:8b", False),
+        ("/models/%E6%A8%A1:generateContent", "generate", "模", False),
+        ("/models/v1/models/m:generateContent", "generate", "v1/models/m", False),
+    ],
+)
+def test_geminis_paths_say_model_and_stream(prefix: str, path: str, operation: str, model: str, stream: bool) -> None:
+    """Names with slashes and colons, percent-encoded or not."""
+    assert asked_at(prefix + path) == (OPERATIONS[operation], model, stream)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1beta/models/m", "/v1beta/models/m:predict", "/v1beta/models/:generateContent", "/v1beta/m:generateContent"]
+)
+def test_other_methods_are_none_of_ours(path: str) -> None:
+    """Nor a model without a name."""
+    assert operation_at(path) is None
+
+
+GENERATE = b'{"contents":[{"parts":[{"text":"hello"}]}]}'
+
+
+async def test_gemini_at_the_front(port: Running) -> None:
+    """The key in the query opens as the header does, and goes no further; the record names the model; errors are Gemini's."""
+    transport = port.server.gateway.pipeline.attempter.transport
+    answer = await port.ask("POST", f"/v1beta/models/demo:generateContent?key={KEY}", GENERATE, {})
+    assert answer.status == 200
+    assert "hello" in answer.json()["candidates"][0]["content"]["parts"][0]["text"]
+    answer = await port.ask("POST", "/v1beta/models/demo:streamGenerateContent", GENERATE, {"x-goog-api-key": KEY})
+    assert (answer.headers["content-type"], answer.json()[-1]["candidates"][0]["finishReason"]) == ("application/json", "STOP")
+    answer = await port.ask("POST", "/v1beta/models/demo:generateContent?key=wrong", GENERATE, {})
+    assert (answer.status, answer.json()["error"]["status"]) == (401, "UNAUTHENTICATED")
+    answer = await port.ask("POST", "/v1beta/models/nobody:generateContent", GENERATE)
+    assert (answer.status, answer.json()["error"]["status"]) == (404, "NOT_FOUND")
+    records = await port.records(4)
+    assert [(record.operation, record.requested_model, record.stream) for record in records] == [
+        ("generate", "demo", False),
+        ("generate_array", "demo", True),
+        ("generate", "demo", False) if records[2].requested_model else ("generate", "", False),
+        ("generate", "nobody", False),
+    ]
+    transport = port.server.gateway.pipeline.attempter.transport = Scripted(answers({"choices": []}))
+    await port.ask("POST", f"/v1beta/models/demo:generateContent?key={KEY}", GENERATE, {})
+    assert KEY.encode() not in transport.requests[0].target.wire + transport.requests[0].extra + transport.requests[0].body
+
+
+async def test_geminis_list_of_models(port: Running) -> None:
+    """Where Google's SDK looks for it, and to whoever shows its key as Google's SDK does."""
+    answer = await port.ask("GET", f"/v1beta/models?key={KEY}", headers={})
+    assert [one["name"] for one in answer.json()["models"]] == ["models/demo"]
+    answer = await port.ask("GET", "/v1/models/demo", headers={"x-goog-api-key": KEY})
+    assert answer.json()["displayName"] == "demo"
+    assert (await port.ask("GET", "/v1beta/models", headers={})).json()["error"]["status"] == "UNAUTHENTICATED"
+    assert (await port.ask("GET", "/v1/models")).json()["object"] == "list"
 
 
 def test_ids_differ_and_sort() -> None:

@@ -32,7 +32,7 @@ def told(response: web.Response) -> dict[str, Any]:
 
 def test_openais_list(table: Table) -> None:
     """Routes and live names, with who serves them; patterns and prefixes are no names."""
-    listed = told(models.listing(table, anthropic=False))
+    listed = told(models.listing(table, "openai"))
     assert listed["object"] == "list"
     assert {(one["id"], one["owned_by"]) for one in listed["data"]} == {(name.id, name.owner) for name in table.names()}
     assert {"fast", "llama-4", "qwen3"} <= {one["id"] for one in listed["data"]}
@@ -42,7 +42,7 @@ def test_openais_list(table: Table) -> None:
 
 def test_anthropics_list(table: Table) -> None:
     """One page, that says so."""
-    listed = told(models.listing(table, anthropic=True))
+    listed = told(models.listing(table, "anthropic"))
     ids = [one["id"] for one in listed["data"]]
     assert ids == [name.id for name in table.names()]
     assert (listed["has_more"], listed["first_id"], listed["last_id"]) == (False, ids[0], ids[-1])
@@ -53,8 +53,8 @@ def test_anthropics_list(table: Table) -> None:
 def test_an_empty_list() -> None:
     """A gateway without providers has none; the shapes hold."""
     empty = Table({}, [])
-    assert told(models.listing(empty, anthropic=False)) == {"object": "list", "data": []}
-    assert told(models.listing(empty, anthropic=True)) == {"data": [], "has_more": False, "first_id": None, "last_id": None}
+    assert told(models.listing(empty, "openai")) == {"object": "list", "data": []}
+    assert told(models.listing(empty, "anthropic")) == {"data": [], "has_more": False, "first_id": None, "last_id": None}
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,21 @@ def test_an_empty_list() -> None:
 )
 def test_one_name_by_whatever_way(table: Table, name: str, owner: str) -> None:
     """Also one that is in no list: what may be asked for may be looked up."""
-    assert told(models.one(table, name, anthropic=False)) == {"id": name, "object": "model", "created": 0, "owned_by": owner}
-    assert told(models.one(table, name, anthropic=True))["id"] == name
+    assert told(models.one(table, name, "openai")) == {"id": name, "object": "model", "created": 0, "owned_by": owner}
+    assert told(models.one(table, name, "anthropic"))["id"] == name
 
 
 def test_a_name_nobody_serves(table: Table) -> None:
     """404, with the nearest."""
     with pytest.raises(CallerError, match="llama-4") as caught:
-        models.one(table, "lama-4", anthropic=False)
+        models.one(table, "lama-4", "openai")
     assert caught.value.status == 404
+
+
+def test_geminis_list(table: Table) -> None:
+    """As Google's SDK reads it: names below `models/`, and what may be asked of each."""
+    listed = told(models.listing(table, "gemini"))["models"]
+    assert [one["name"] for one in listed] == [f"models/{name.id}" for name in table.names()]
+    assert all("streamGenerateContent" in one["supportedGenerationMethods"] for one in listed)
+    assert told(models.one(table, "fast", "gemini"))["name"] == "models/fast"
+    assert told(models.one(table, "groq/any-embed", "gemini"))["supportedGenerationMethods"][0] == "embedContent"
