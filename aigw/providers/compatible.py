@@ -167,7 +167,7 @@ class CompatibleProvider:
         self.lists_models = models is not None
         self._row, self._endpoints, self._models, self._headers, self._words = row, endpoints, models, headers, words
         self._key_check = key_check
-        self._settings: Mapping[str, str] = settings or {}
+        self._settings: Mapping[str, str] = {} if own is None else own.settings
         self._realtime, self._realtime_model = realtime, realtime_model
         self._connect, self._first_byte, self._idle, self._total, self._plain = patience
         self._redactor = redactor
@@ -178,7 +178,7 @@ class CompatibleProvider:
             name for name, endpoint in endpoints.items() if MODEL in endpoint.path or f"{name}:stream" in endpoints
         )
         if own is not None:
-            self._settings, self._ambient, self._way = own
+            self._ambient, self._way = own.ambient, own.way
         self._targets: dict[tuple[str, str, str], tuple[str, Target]] = {}
         self._extras: dict[tuple[str | None, ...], bytes] = {}
 
