@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -11,6 +12,7 @@ class Condition(Protocol):
     """Something a request must be; `text` says it in words ("prompt_tokens >8000")."""
 
     text: str
+    check: Callable[[Any], bool]
 
     def holds(self, facts: Any) -> bool: ...
 

@@ -58,17 +58,17 @@ class Facts:
 
 
 class When:
-    """One condition. `holds` answers for one request; asked again for the same, it remembers."""
+    """One condition. `check` answers for one request; so does `holds`, which remembers when it is asked again for the same."""
 
-    __slots__ = ("_check", "_serial", "_truth", "text")
+    __slots__ = ("_serial", "_truth", "check", "text")
 
     def __init__(self, text: str, check: Callable[[Facts], bool]) -> None:
-        self.text, self._check = text, check
+        self.text, self.check = text, check
         self._serial, self._truth = 0, False
 
     def holds(self, facts: Facts) -> bool:
         if self._serial != facts.serial:
-            self._truth = self._check(facts)
+            self._truth = self.check(facts)
             self._serial = facts.serial
         return self._truth
 

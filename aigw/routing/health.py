@@ -11,6 +11,7 @@ All times are monotonic seconds (perf_counter), handed in.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from math import exp, inf
 from random import uniform
 from typing import Any
@@ -221,12 +222,20 @@ class Health:
             "circuit": self.state(now),
             "seconds": round(max(0.0, self.until - now), 1) if self.until else 0.0,
             "reason": self.reason if self.until or bad else "",
+            "row": self.row,
             "in_flight": self.in_flight,
             "good": good,
             "failed": bad,
             "first_byte": round(self.latency(now, stream=False), 4) or None,
             "first_token": round(self.latency(now, stream=True), 4) or None,
         }
+
+    def resume(self, seen: Mapping[str, Any], now: float) -> None:
+        """Be as another one was when it gave its `view`: passed over or not, how fast and how busy."""
+        self.in_flight, self.reason, self.row = seen["in_flight"], seen["reason"], seen["row"]
+        self.until = 0.0 if seen["circuit"] == "closed" else now + seen["seconds"]
+        self._ewma = [seen["first_byte"] or 0.0, seen["first_token"] or 0.0]
+        self._ewma_at = [now, now]
 
 
 class Board:
@@ -235,6 +244,7 @@ class Board:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.known: dict[str, Health] = {}
+        self.forgotten = 0  # times that healths were let go: whoever keeps some looks them up anew
 
     def reconfigure(self, settings: Settings) -> None:
         self.settings = settings
@@ -245,9 +255,15 @@ class Board:
         health = self.known.get(deployment)
         if health is None:
             if len(self.known) >= MOST:
+                self.forgotten += 1
                 self.known = {name: one for name, one in self.known.items() if one.in_flight or one.until}
             health = self.known[deployment] = Health(deployment, self.settings)
         return health
 
     def view(self, now: float) -> list[dict[str, Any]]:
         return [health.view(now) for health in self.known.values()]
+
+    def resume(self, seen: Iterable[Mapping[str, Any]], now: float) -> None:
+        """Be as another board was when it gave its `view`, as far as choices depend on it."""
+        for one in seen:
+            self.of(one["deployment"]).resume(one, now)

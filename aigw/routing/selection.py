@@ -6,15 +6,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from random import random
+from typing import NamedTuple
 
 import msgspec
 
 from aigw.config import embedding
-from aigw.deployment import Deployment, Route
+from aigw.deployment import Condition, Deployment, Route
 from aigw.exchange import Exchange
 from aigw.routing.conditions import Estimate, Facts, quarter
 from aigw.routing.health import Board, Health
 from aigw.routing.strategies import STRATEGIES, Moment, Price
+
+ROWS = 1024
+"""Names of models whose places are remembered; callers choose names."""
 
 
 class Candidate(msgspec.Struct, gc=False):
@@ -26,6 +30,16 @@ class Candidate(msgspec.Struct, gc=False):
     score: float = 0.0
     dropped: str = ""
     note: str = ""
+
+
+class _Rows(NamedTuple):
+    """A route's places for one name. `forgotten`: how often the board had forgotten healths by then. Of each place the
+    number of its conditions among `conditions`, -1: none."""
+
+    route: Route
+    forgotten: int
+    places: list[tuple[Deployment, Health, int]]
+    conditions: list[tuple[Condition, ...]]
 
 
 class Selection:
@@ -41,50 +55,78 @@ class Selection:
     ) -> None:
         """*estimate* counts the tokens of a prompt; *price* compares prices; *draw* gives numbers from 0 up to 1."""
         self.board, self.estimate, self.price, self.draw = board, estimate, price, draw
+        self._rows: dict[tuple[int, str], _Rows] = {}
 
     def ranked(self, route: Route, exchange: Exchange, now: float, purpose: str = "") -> list[Candidate]:
         """All places of *route*, in the order to try them; those that are `dropped` at the end. *purpose*: only those that are
         marked for it ("context", "content-filter"). *now*: monotonic seconds."""
-        facts: Facts | None = None
-        anchor = ""
-        if exchange.operation == "embeddings":
-            anchor = embedding.same(route.targets[0].model or exchange.requested_model)
+        name = exchange.requested_model
+        rows = self._rows.get((id(route), name))
+        if rows is None or rows.route is not route or rows.forgotten != self.board.forgotten:
+            rows = self._looked_up(route, name)
+        special = purpose != "" or exchange.operation == "embeddings" or bool(route.purposes)
+        verdicts: list[str] | None = None  # of places with the same conditions there is one
+        if rows.conditions:
+            facts = Facts(exchange, self.estimate)
+            if len(rows.conditions) == 1:
+                verdicts = [next((f"when: {one.text}" for one in rows.conditions[0] if not one.check(facts)), "")]
+            else:
+                verdicts = [_unmet(when, facts) for when in rows.conditions]
         kept: list[Candidate] = []
         last: list[Candidate] = []
         dropped: list[Candidate] = []
-        known, name = self.board.known, exchange.requested_model
-        verdicts: dict[int, str] = {}  # of places with the same conditions there is one
         boundary = len(route.targets)
         usable, looking = 0, False
-        for index, place in enumerate(route.places):
-            id_ = place.id if place.model else f"{place.id}/{name}"
-            health = known.get(id_) or self.board.of(id_)
-            why = ""
-            if place.purpose != purpose:
-                why = f"only for: {place.purpose}" if place.purpose else f"not for: {purpose}"
-            elif anchor and embedding.same(place.model or name) != anchor:
-                why = "embeddings stay with one model"
-            elif place.when:
-                verdict = verdicts.get(id(place.when))
-                if verdict is None:
-                    if facts is None:
-                        facts = Facts(exchange, self.estimate)
-                    verdict = verdicts[id(place.when)] = _unmet(place, facts)
-                why = verdict
+        for place, health, conditions in rows.places:
+            why = verdicts[conditions] if verdicts is not None and conditions >= 0 else ""
+            if special:
+                why = self._elsewhere(route, place, exchange, purpose) or why
             if why:
                 dropped.append(Candidate(place, health, 0.0, why))
-            elif health.until and not health.allows(now):
-                last.append(Candidate(place, health, health.until, "", "circuit open"))
-            else:
-                looking = looking or health.until > 0
+            elif not health.until:
                 kept.append(Candidate(place, health))
-                usable += index < boundary
+                usable += boundary > 0
+            elif health.allows(now):
+                looking = True
+                kept.append(Candidate(place, health))
+                usable += boundary > 0
+            else:
+                last.append(Candidate(place, health, health.until, "", "circuit open"))
+            boundary -= 1
         if usable > 1:
             self._order(route, exchange, now, kept, usable, looking=looking)
         if last:
             last.sort(key=_least_bad)
             kept += last
         return kept + dropped
+
+    @staticmethod
+    def _elsewhere(route: Route, place: Deployment, exchange: Exchange, purpose: str) -> str:
+        """Why *place* is not for what is asked, whoever asks."""
+        if place.purpose != purpose:
+            return f"only for: {place.purpose}" if place.purpose else f"not for: {purpose}"
+        if exchange.operation == "embeddings":
+            name = exchange.requested_model
+            if embedding.same(place.model or name) != embedding.same(route.targets[0].model or name):
+                return "embeddings stay with one model"
+        return ""
+
+    def _looked_up(self, route: Route, name: str) -> _Rows:
+        """The places of *route* for the requested *name*, with their healths; remembered, for a bounded number of names."""
+        whens: list[tuple[Condition, ...]] = []
+        places = []
+        for place in route.places:
+            health = self.board.of(place.id if place.model else f"{place.id}/{name}")
+            number = -1
+            if place.when:
+                number = next((at for at, when in enumerate(whens) if when is place.when), len(whens))
+                if number == len(whens):
+                    whens.append(place.when)
+            places.append((place, health, number))
+        if len(self._rows) >= ROWS:
+            self._rows.clear()
+        rows = self._rows[id(route), name] = _Rows(route, self.board.forgotten, places, whens)
+        return rows
 
     def _order(
         self, route: Route, exchange: Exchange, now: float, kept: list[Candidate], usable: int, *, looking: bool
@@ -102,9 +144,9 @@ class Selection:
         kept[:usable] = targets
 
 
-def _unmet(place: Deployment, facts: Facts) -> str:
+def _unmet(conditions: tuple[Condition, ...], facts: Facts) -> str:
     """The first condition that does not hold; "" when all do."""
-    for condition in place.when:
+    for condition in conditions:
         if not condition.holds(facts):
             return f"when: {condition.text}"
     return ""
