@@ -17,16 +17,32 @@ from aigw.metering import usage as metering
 from aigw.protocols import DIALECTS, gemini, splice
 from aigw.protocols.operations import Operation
 from aigw.protocols.translation import count, shape, translator
-from aigw.protocols.translation.contract import Reply
-from aigw.providers.base import Credential, Keeper, Provider
+from aigw.protocols.translation.contract import Reply, Settled
+from aigw.providers.base import Credential, Keeper, Provider, RawProvider, Stepper
 from aigw.providers.redact import BODY_LIMIT
 from aigw.relay import Relay
-from aigw.transform import Transform
+from aigw.transform import LARGEST, Transform
 from aigw.upstream.answer import WholeAnswer
 from aigw.upstream.transport import Transport
 
 TOKEN = 256 * 1024
 """Bytes of an answer that holds a token; they are a few KB."""
+
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0
+"""Seconds between two looks at an answer that is not ready."""
+
+
+class _Whole:
+    """The flow of an answer that is all here: there is nothing to hold back."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def complete(self) -> None: ...
 
 
 class Prices(Protocol):
@@ -66,7 +82,7 @@ class Attempter:
             body = self._body(exchange, operation, deployment, provider)
         else:
             relay, body = self._translated(exchange, sink, operation, via, provider, key)
-        if deployment.params:
+        if deployment.params and exchange.upload is None:
             body = _with(body, deployment.params)
         started = int((began - exchange.started) * 1e6)
         attempt = Attempt(provider=provider.name, model=exchange.model, key=key.label, started=started)
@@ -76,14 +92,17 @@ class Attempter:
             credential = provider.credential(key)
             if credential is not None:
                 await self._fresh(credential)
-            if exchange.object_id:
+            if exchange.object_id or operation.placed or exchange.upload is not None:
                 request = self._reaching(exchange, operation, provider, key)
             else:
                 request = provider.prepare(via, body, key, exchange.headers, model, stream=exchange.stream)
             self._hurry(exchange, deployment, request, began)
             if not operation.safe:
                 request.once = True
-            await self.transport.send(request, relay)
+            if via.polls:
+                await self._awaited(exchange, provider, via, request, relay, key)
+            else:
+                await self.transport.send(request, relay)
             relay.complete()
             error = relay.error
             if error is None and not 200 <= relay.status < 300:
@@ -109,6 +128,8 @@ class Attempter:
             if relay.body:
                 exchange.sample, exchange.bytes_out = relay.body, len(relay.body)
             return relay, None
+        if exchange.upload is not None and exchange.upload.begun:
+            error.may_retry, error.kind = False, ""  # part of it is gone
         self._scrub(error)
         if via is not operation:
             error.body = b""  # its type and code are words of the other dialect; its message we have
@@ -120,12 +141,47 @@ class Attempter:
                 attempt.cost = self._abandoned(exchange)
         return relay, error
 
+    async def _awaited(
+        self, exchange: Exchange, provider: Provider, via: Operation, request: UpstreamRequest, relay: Relay, key: ProviderKey
+    ) -> None:
+        """Send *request*, and ask again for its answer while the provider says that it is not ready."""
+        wait = _FIRST_WAIT
+        while True:
+            answer = WholeAnswer(LARGEST)
+            await self.transport.send(request, answer)
+            step = provider.next_step(via, answer.status, answer.body, key) if isinstance(provider, Stepper) else None
+            if step is None:
+                break
+            if perf_counter() + wait > exchange.deadline:
+                raise UpstreamError("provider_timeout", "was not ready with its answer in time", fault="deployment")
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, _LONGEST_WAIT)
+            request = step
+        relay.head(answer.status, answer.headers, _Whole())
+        relay.feed(answer.body)
+
     @staticmethod
     def _reaching(exchange: Exchange, operation: Operation, provider: Provider, key: ProviderKey) -> UpstreamRequest:
-        """The request for something that the provider keeps."""
-        if not isinstance(provider, Keeper):
+        """The request for something that the provider keeps, for a body that is passed on as it arrives, or for a path of the
+        provider's own."""
+        upload = exchange.upload
+        if exchange.raw is not None and isinstance(provider, RawProvider) and provider.credential(key) is None:
+            _, method, path = exchange.raw
+            request = provider.raw(method, path, exchange.query, key, exchange.headers)
+        elif exchange.raw is None and isinstance(provider, Keeper):
+            name = f"{exchange.object_id}/{exchange.item}" if exchange.item else exchange.object_id
+            more = {} if upload is None else {"content_type": upload.content_type, "model": exchange.model}
+            request = provider.reach(operation, name, exchange.query, exchange.body, key, exchange.headers, **more)
+        else:
             raise CallerError("caller_unsupported", f"The provider {provider.name!r} does not serve {operation.path!r}.")
-        return provider.reach(operation, exchange.object_id, exchange.query, exchange.body, key, exchange.headers)
+        if upload is not None:
+            upload.rename(exchange.model)
+            whole = upload.whole()
+            if whole is None:
+                request.source = upload
+            else:
+                request.body = whole
+        return request
 
     def counted(
         self, exchange: Exchange, sink: Sink, operation: Operation, deployment: Deployment, provider: Provider
@@ -170,12 +226,15 @@ class Attempter:
     ) -> tuple[Relay, bytes]:
         """The relay and the body for a provider that speaks another dialect than the caller."""
         front, back = translator(operation.name), shape(via.name)
+        toward = provider.toward(via, exchange.model, stream=exchange.stream)
+        if toward.settings and isinstance(back, Settled):
+            back = back.settled(toward.settings)
         route, model = exchange.chosen, exchange.model
         if exchange.canonical is None:
             exchange.canonical = front.parse_request(exchange.body, exchange.requested_model, stream=exchange.stream)
         asked = exchange.canonical
         losses = Losses(front.spelling)
-        body = back.render_request(asked, provider.toward(via, model, stream=exchange.stream), losses)
+        body = back.render_request(asked, toward, losses)
         wire = self._headers(exchange)
         exchange.loss = ""
         if losses:
@@ -234,6 +293,8 @@ class Attempter:
     def _body(self, exchange: Exchange, operation: Operation, deployment: Deployment, provider: Provider) -> bytes:
         """The request in the provider's dialect: here the caller's own bytes, but for the two edits that are ours."""
         body = exchange.body
+        if exchange.upload is not None:
+            return body  # whoever passes it on renames the model in it
         if deployment.model is not None and deployment.model != exchange.requested_model:
             if "{model}" in operation.path:
                 return gemini.rename(body, deployment.model)  # the path names it; some bodies do as well

@@ -68,6 +68,9 @@ class EventReader:
 
     __slots__ = ("_rest", "limit", "skipped")
 
+    read = staticmethod(data)
+    """What is kept of an event; one of which nothing is kept is skipped."""
+
     def __init__(self, limit: int = 16 * 1024 * 1024) -> None:
         self.limit = limit
         self.skipped = 0
@@ -97,13 +100,13 @@ class EventReader:
         elif cut < len(block):
             rest += memoryview(block)[cut:]
             block = block[:cut]
-        return [found for event in split(block) if (found := data(event))]
+        return [found for event in split(block) if (found := self.read(event))]
 
     def end(self) -> list[bytes]:
         """A stream that ends without its last empty line: what is left is an event all the same."""
         block = bytes(self._rest)
         self._rest.clear()
-        return [found for event in split(block) if (found := data(event))]
+        return [found for event in split(block) if (found := self.read(event))]
 
 
 class LineReader:

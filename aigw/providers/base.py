@@ -36,9 +36,31 @@ class Keeper(Protocol):
         body: bytes,
         key: ProviderKey | None,
         headers: Mapping[str, str],
+        *,
+        model: str = "",
+        content_type: str = "application/json",
     ) -> UpstreamRequest:
-        """The request for *operation*, whose path names *object_id*. *query* is what the caller wrote behind the path, fit for
+        """The request for *operation*, whose path names *object_id* ("ID/ITEM" where there is an item in it), or *model*.
+        *content_type* is that of the body, which may be put in later. *query* is what the caller wrote behind the path, fit for
         the wire. Raises as `Provider.prepare` does."""
+
+
+@runtime_checkable
+class RawProvider(Protocol):
+    """A provider that may be asked for any path below its own address."""
+
+    def raw(self, method: str, path: str, query: str, key: ProviderKey | None, headers: Mapping[str, str]) -> UpstreamRequest:
+        """The request for *path* (which begins with a slash and has been looked at), with our key in place of the caller's. Its
+        body may be put in later. Raises as `Provider.prepare` does."""
+
+
+@runtime_checkable
+class Stepper(Protocol):
+    """A provider whose answers may have to be asked for again (operations that `polls`)."""
+
+    def next_step(self, operation: Operation, status: int, body: bytes, key: ProviderKey | None) -> UpstreamRequest | None:
+        """The request that asks for the rest of an answer which is not ready; None when it is, or has failed. It goes nowhere
+        but to the operator's own address, whatever *body* says."""
 
 
 class Provider(Protocol):

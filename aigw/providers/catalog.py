@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from aigw.errors import ConfigError
+from aigw.protocols.operations import OPERATIONS
 
 FILE = Path(__file__).with_name("catalog.toml")
 _HEADING = re.compile(r"^\[([a-z0-9-]+)\]$", re.MULTILINE)
@@ -41,7 +42,11 @@ QUIRKS = {
 """What a row's quirks mean, for people."""
 
 # The catalog's word for a capability, where it differs from the name of our operation.
-_OPERATIONS = {"audio_speech": "speech"}
+_OPERATIONS = {
+    "audio_speech": ("speech",),
+    "audio_transcriptions": ("transcriptions", "translations"),
+    "images": ("images", "image_edits", "image_variations"),
+}
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,12 +83,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     openai_url: str = ""
     openai_url_when: dict[str, str] = {}  # "setting=value": the URL for it
     anthropic_url: str = ""
-    urls: dict[str, str] = {}  # by operation, where it is not the surface's usual path
+    urls: dict[str, str] = {}  # by operation, where it is not the surface's usual path; of its own API, all of them
+    urls_when: dict[str, dict[str, str]] = {}  # "setting=value", or "setting" for any: the URLs for it
     models_url: str = ""  # GET lists the models; a path is behind base_url
     key_check: str = ""  # GET tells a good key (200) from a bad one; unset: models_url does, as far as key_evidence goes
     key_evidence: str = ""  # that it does: "source" (read in one), "inferred", "convention", "" (nobody says so)
     key_rejected: tuple[int, ...] = ()  # what a bad key is answered with, besides 401
     auth: str = "bearer"  # "bearer", "none", or the header that takes the bare key
+    auth_word: str = ""  # stands before the key in that header
     env: tuple[str, ...] = ()  # where people keep its key, best first
     settings: tuple[Setting, ...] = ()
     headers: dict[str, str] = {}  # sent with each request
@@ -118,12 +125,17 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     @property
     def served(self) -> bool:
         """Whether it can be called in a dialect we speak."""
-        return bool(self.openai_surface or self.anthropic_url) or (self.category, self.protocol) == ("generic", "openai")
+        return bool(self.openai_surface or self.anthropic_url or self.own_operations) or self.category == "generic"
+
+    @property
+    def own_operations(self) -> tuple[str, ...]:
+        """What is asked in shapes of its own API."""
+        return tuple(name for name in self.urls if name in OPERATIONS and not OPERATIONS[name].door)
 
     @property
     def operations(self) -> frozenset[str]:
         """Our operations that it is known to serve, when both its surfaces are reachable."""
-        return frozenset(_OPERATIONS.get(capability, capability) for capability in self.capabilities)
+        return frozenset(name for capability in self.capabilities for name in _OPERATIONS.get(capability, (capability,)))
 
 
 @cache

@@ -8,15 +8,13 @@ from importlib import import_module
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
-import msgspec
-
 from aigw import __version__
 from aigw.config import schema, secrets
 from aigw.deployment import ProviderKey
 from aigw.errors import CallerError, ConfigError, UpstreamError
 from aigw.exchange import Headers, Origin, Target, UpstreamRequest
 from aigw.protocols import realtime
-from aigw.protocols.operations import OPERATIONS, Operation
+from aigw.protocols.operations import OPERATIONS, RAW, Operation
 from aigw.protocols.realtime import Handshake
 from aigw.protocols.translation import TRANSLATORS
 from aigw.protocols.translation.contract import Toward
@@ -64,6 +62,9 @@ _OURS = frozenset(
     """host content-length content-type transfer-encoding connection keep-alive upgrade te trailer expect accept-encoding
     proxy-authorization proxy-connection""".split()  # noqa: SIM905 - a list of thirteen quoted words reads worse
 )
+_RAW_WORDS = ("content-type", "accept", "openai-beta", "anthropic-beta", "anthropic-version", "idempotency-key")
+"""Of a caller's headers, those that go on with what is passed through as it is."""
+_VERSION = re.compile(r"v[0-9][a-z0-9]*")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[ -~]*")
 
@@ -125,16 +126,13 @@ class Own(NamedTuple):
 ADAPTERS = {
     "azure": "azure:Azure",
     "bedrock": "bedrock:Bedrock",
+    "deepl": "deepl:DeepL",
     "gigachat": "gigachat:GigaChat",
+    "replicate": "replicate:Replicate",
     "vertex": "vertex:Vertex",
     "watsonx": "watsonx:Watsonx",
 }
 """Rows, by their id, that need more than a URL, a key and flags: subclasses of `CompatibleProvider`."""
-
-
-class _Prediction(msgspec.Struct):
-    id: str = ""
-    status: str = ""
 
 
 class CompatibleProvider:
@@ -158,6 +156,7 @@ class CompatibleProvider:
         realtime: Endpoint | None = None,
         realtime_model: str = "model",
         own: Own | None = None,
+        raw: Endpoint | None = None,
     ) -> None:
         """*endpoints* by operation; *models* is the one that lists models, *key_check* tells only whether a key is good.
         *headers* go with every request; *words* are the operator's values for headers that a caller may say as well.
@@ -174,8 +173,10 @@ class CompatibleProvider:
         self._dialects = {name: operation.dialect for name, operation in OPERATIONS.items() if name in endpoints}
         self._responses_only = "responses-only-pro-models" in row.quirks and "responses" in endpoints
         self._serving = {name: _serving(operation, endpoints, row) for name, operation in OPERATIONS.items()}
+        self._raw = raw
+        self._serving[RAW.name] = None if raw is None else RAW
         self._by_model = frozenset(
-            name for name, endpoint in endpoints.items() if MODEL in endpoint.path or f"{name}:stream" in endpoints
+            name for name, endpoint in endpoints.items() if "{model" in endpoint.path or f"{name}:stream" in endpoints
         )
         if own is not None:
             self._ambient, self._way = own.ambient, own.way
@@ -297,13 +298,19 @@ class CompatibleProvider:
         body: bytes,
         key: ProviderKey | None,
         headers: Mapping[str, str],
+        *,
+        model: str = "",
+        content_type: str = "application/json",
     ) -> UpstreamRequest:
         endpoint = self._endpoints.get(operation.name)
         if endpoint is None:
             raise CallerError("caller_unsupported", f"The provider {self.name!r} does not serve {operation.path}.")
-        path, _, own = endpoint.path.replace("{id}", quote(object_id, safe="")).partition("?")
+        object_id, _, item = object_id.partition("/")
+        path, _, own = endpoint.path.partition("?")
+        path = path.replace("{id}", quote(object_id, safe="")).replace("{item}", quote(item, safe=""))
+        path = path.replace(MODEL, quote(model, safe=""))
         path += "?" * bool(own or query) + "&".join(filter(None, (own, query)))
-        more = {"content-type": "application/json"} if body else {}
+        more = {"content-type": content_type} if body or content_type != "application/json" else {}
         secret = "" if key is None else key.secret
         return UpstreamRequest(
             self._render(operation.method, Endpoint(endpoint.origin, path), secret, more),
@@ -314,15 +321,6 @@ class CompatibleProvider:
             idle_timeout=self._idle,
             timeout=self._total,
         )
-
-    def next_step(self, operation: Operation, status: int, body: bytes, key: ProviderKey | None) -> UpstreamRequest | None:
-        endpoint = self._endpoints.get(operation.name)
-        identity = unfinished(body) if 200 <= status < 300 else ""
-        if endpoint is None or not identity:
-            return None
-        # by its id, at the address that we were given: the URL in the answer is a stranger's word
-        root = endpoint.path.partition("/models/")[0]
-        return self._get(Endpoint(endpoint.origin, f"{root}/predictions/{identity}"), key)
 
     def models_request(self, key: ProviderKey | None) -> UpstreamRequest | None:
         return self._get(self._models, key)
@@ -449,6 +447,8 @@ def build(
     endpoint = _way(table, upstream, _query(row, settings), environ, place)
     endpoints = {operation: endpoint(url) for operation, url in urls.items()}
     realtime_url, realtime_model = addresses.realtime()
+    open_to_raw = table.raw and row.protocol != "demo" and (made is CompatibleProvider or row.id == "azure")
+    raw_url = addresses.root() if open_to_raw else ""
     models_url = addresses.models() if table.list_models else ""
     key_check_url = addresses.key_check()
     residency = table.residency or _residency(row, next(iter(endpoints.values())).origin.host)
@@ -467,6 +467,7 @@ def build(
         redactor=Redactor([*hidden, *_other_secrets(headers, endpoints.values())]),
         realtime=endpoint(realtime_url) if realtime_url else None,
         realtime_model=realtime_model,
+        raw=endpoint(raw_url) if raw_url else None,
         own=Own(settings, ambient, _way(table, upstream, "", environ, place)),
     )
 
@@ -478,28 +479,6 @@ def _adapter(row: Row) -> type[CompatibleProvider]:
     module, _, name = known.partition(":")
     found: type[CompatibleProvider] = getattr(import_module(f"aigw.providers.{module}"), name)
     return found
-
-
-def _by_key(row: Row, keys: Sequence[str], place: str) -> str | None:
-    """The base URL of the accounts whose keys end as these do; None where the row has but one."""
-    ends = sorted(row.base_url_by_key, key=len, reverse=True)
-    found = (
-        {next((row.base_url_by_key[end] for end in ends if key.endswith(end)), row.base_url) for key in keys} if ends else set()
-    )
-    if len(found) > 1:
-        raise ConfigError(
-            "these keys belong to plans with different addresses: make a provider of each plan", key=f"{place}.keys"
-        )
-    return next(iter(found), None)
-
-
-def unfinished(body: bytes) -> str:
-    """The id of a prediction that still runs; "" of every other answer."""
-    try:
-        said = msgspec.json.decode(body, type=_Prediction)
-    except (msgspec.DecodeError, RecursionError):
-        return ""
-    return said.id if said.status in ("starting", "processing") and re.fullmatch(r"[A-Za-z0-9]{1,64}", said.id) else ""
 
 
 def _serving(operation: Operation, endpoints: Mapping[str, Endpoint], row: Row) -> Operation | None:

@@ -7,7 +7,7 @@ All is sans-IO and stateless but for the stream's parser and renderer, of which 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -18,7 +18,7 @@ from aigw.protocols.dialect import Told
 class Toward(msgspec.Struct, frozen=True, kw_only=True):
     """Whom a request is written for. `model` is the upstream's name of it; `kind` and `quirks` are the provider's catalog
     row's; `dialect_version` is an API version the operator chose, "" for the usual; `stream_usage`: it may be asked for a
-    stream's usage. `stream`: the answer shall come as a stream."""
+    stream's usage. `stream`: the answer shall come as a stream. `settings` are what the operator set of the row's."""
 
     model: str
     kind: str = ""
@@ -26,6 +26,7 @@ class Toward(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     stream_usage: bool = True
     dialect_version: str = ""
+    settings: Mapping[str, str] = {}
 
 
 class Reply(msgspec.Struct, kw_only=True):
@@ -86,6 +87,13 @@ class Shape(Protocol):
         """The canonical answer, and what the record wants to know. Raises ValueError when *body* is no such answer."""
 
     def parser(self) -> StreamParser: ...
+
+
+@runtime_checkable
+class Settled(Protocol):
+    """A shape whose answers read differently by what the operator set (a workflow's output variable, say)."""
+
+    def settled(self, settings: Mapping[str, str]) -> Shape: ...
 
 
 class Translator(Shape, Protocol):

@@ -6,7 +6,7 @@ cached) and `eval_count`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -36,9 +36,10 @@ from aigw.canonical import (
     ToolResult,
 )
 from aigw.exchange import Usage
-from aigw.protocols.dialect import Said, Told, says
+from aigw.protocols.dialect import Said, Told, decode_leniently, says
 from aigw.protocols.framing import LineReader
 from aigw.protocols.translation.contract import Toward
+from aigw.protocols.translation.embeddings import EmbeddingAnswer, EmbeddingRequest
 from aigw.protocols.translation.names import spoken
 from aigw.protocols.translation.reading import unsupported
 from aigw.protocols.translation.spent import spent_of
@@ -122,7 +123,10 @@ class OllamaChat:
             if value not in (None, "", [], {}) and not (name == "n" and value == 1) and not (name == "parallel" and value):
                 losses.add(name)
         for name in request.extras:
-            losses.add(name)
+            if name == "keep_alive":
+                body[name] = request.extras[name]  # how long the model stays loaded
+            else:
+                losses.add(name)
         return _encode(body)
 
     def parse_answer(self, body: bytes) -> tuple[Answer, Told]:
@@ -146,6 +150,42 @@ class OllamaChat:
 
     def parser(self) -> OllamaParser:
         return OllamaParser()
+
+
+class OllamaEmbeddings:
+    """`/api/embed`. Implements `Shape`."""
+
+    name = "ollama_embed"
+    dialect = DIALECT
+    content_type = b"application/json"
+    streams = False
+
+    def render_request(self, request: EmbeddingRequest, toward: Toward, losses: Losses) -> bytes:
+        extras = dict(request.extras)
+        body: dict[str, Any] = {"model": toward.model, "input": request.texts}
+        if request.dimensions is not None:
+            body["dimensions"] = request.dimensions
+        for name in ("truncate", "keep_alive", "options"):  # Ollama's own words
+            if name in extras:
+                body[name] = extras.pop(name)
+        for name in ("task", "titles", "user"):
+            if getattr(request, name):
+                losses.add(name)
+        for name in extras:
+            losses.add(name)
+        return _encode(body)
+
+    def parse_answer(self, body: bytes) -> tuple[EmbeddingAnswer, Told]:
+        said = decode_leniently(body)
+        vectors, model, count = said.get("embeddings"), said.get("model"), said.get("prompt_eval_count")
+        if not isinstance(vectors, list) or not all(isinstance(one, list) for one in vectors):
+            raise ValueError("an answer without embeddings")
+        name = model if isinstance(model, str) else ""
+        usage = Usage(input=count) if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+        return EmbeddingAnswer(model=name, vectors=vectors, usage=usage), Told(usage, name)
+
+    def parser(self) -> NoReturn:
+        raise NotImplementedError("embeddings are never a stream")
 
 
 class OllamaParser:
