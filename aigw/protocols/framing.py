@@ -14,6 +14,8 @@ _LINE = re.compile(rb"\r\n|\n|\r")
 
 def last_boundary(block: bytes) -> int:
     """Where the last whole event of *block* ends; 0 when none does."""
+    if block[-4:] == b"\r\n\r\n":
+        return len(block)
     end = block.rfind(b"\n\n") + 2
     if end < 2:
         end = 0
@@ -33,6 +35,9 @@ def split(block: bytes) -> Iterator[bytes]:
                 end += 1
             yield block[start:end]
             start = end
+    elif block[-4:] == b"\r\n\r\n" and block.find(b"\r") == len(block) - 4 and b"\n\n" not in block:
+        start = len(block)  # one event, as Google and nginx write them
+        yield block
     else:
         start = 0
         for match in _BOUNDARY.finditer(block):
@@ -48,6 +53,13 @@ def data(event: bytes) -> bytes:
     """The data of one event: its `data:` lines joined by LF, one space behind the colon dropped; b"" when it has none."""
     if event.startswith(b"data: ") and event.find(b"\n") >= len(event) - 2 and b"\r" not in event:
         return event[6:].rstrip(b"\n")
+    if (
+        event[-4:] == b"\r\n\r\n"
+        and event[:6] == b"data: "
+        and event.find(b"\n") == len(event) - 3
+        and event.find(b"\r") == len(event) - 4
+    ):
+        return event[6:-4]
     lines = (line for line in _LINE.split(event.removeprefix(_MARK)) if line.startswith(b"data:") or line == b"data")
     return b"\n".join(line[6:] if line[5:6] == b" " else line[5:] for line in lines)
 

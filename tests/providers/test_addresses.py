@@ -175,3 +175,15 @@ def test_good_urls() -> None:
 def test_where_realtime_is(kind: str, base_url: str | None, settings: dict[str, str], expected: tuple[str, str]) -> None:
     """Azure has two forms of it, DashScope a path of its own; Google's is another protocol."""
     assert addresses(kind, base_url, **settings).realtime() == expected
+
+
+@pytest.mark.parametrize("root", [None, "http://m:1/v1beta"])
+def test_geminis_own_api_beside_its_openai_layer(root: str | None) -> None:
+    """Each operation where it belongs, the model's place open, streams by a path of their own."""
+    urls = addresses("gemini", root).operations()
+    base = root or "https://generativelanguage.googleapis.com/v1beta"
+    assert urls["chat"] == f"{base}/openai/chat/completions"
+    assert urls["generate"] == f"{base}/models/{{model}}:generateContent"
+    assert urls["generate:stream"] == f"{base}/models/{{model}}:streamGenerateContent?alt=sse"
+    assert urls["embed_gemini_batch"] == f"{base}/models/{{model}}:batchEmbedContents"
+    assert not any("generate" in name for name in addresses("openai").operations())

@@ -359,3 +359,31 @@ def test_a_realtime_handshake() -> None:
     assert shake.headers["api-key"] == "k"
     deepseek = build("deepseek", schema.Provider(), schema.Upstream(), ["k"])
     assert deepseek.handshake("m", None, {}, {}) is None
+
+
+def test_a_model_in_the_path() -> None:
+    """Percent-encoded, so that no name leads elsewhere; the key in the header of the API that is asked."""
+    gemini = made("gemini")
+    generate = OPERATIONS["generate"]
+    request = gemini.prepare(generate, b"{}", KEY, NONE, "../evil?x=1#y\r\nz")
+    assert request.target.path == "/v1beta/models/..%2Fevil%3Fx%3D1%23y%0D%0Az:generateContent"
+    assert f"x-goog-api-key: {KEY.secret}".encode() in request.target.wire
+    assert b"authorization" not in request.target.wire
+    stream = gemini.prepare(generate, b"{}", KEY, NONE, "m", stream=True)
+    assert stream.target.path == "/v1beta/models/m:streamGenerateContent?alt=sse"
+    assert gemini.prepare(generate, b"{}", KEY, NONE, "m", stream=True).target is stream.target
+    chat = gemini.prepare(CHAT, b"{}", KEY, NONE, "m", stream=True)
+    assert (chat.target.path, b"authorization: Bearer" in chat.target.wire) == ("/v1beta/openai/chat/completions", True)
+
+
+def test_who_is_asked_by_which_of_geminis_two_apis() -> None:
+    """OpenAI's callers by the one that speaks their dialect, all others by Gemini's own."""
+    gemini = made("gemini")
+    wanted = {
+        "chat": "chat",
+        "messages": "generate",
+        "responses": "generate",
+        "generate": "generate",
+        "embeddings": "embeddings",
+    }
+    assert {name: getattr(gemini.serving(OPERATIONS[name], "m"), "name", None) for name in wanted} == wanted

@@ -105,7 +105,11 @@ async def test_openais_callers_reach_googles_own_openai_layer_as_they_are() -> N
 @pytest.mark.parametrize("operation", ["messages", "responses"])
 async def test_other_callers_reach_geminis_own_api(operation: str) -> None:
     """Its own shape says most: thoughts, signatures."""
-    body = {"messages": {"max_tokens": 99, "messages": ASK["messages"]}, "responses": {"input": "hi"}}[operation]
+    bodies: dict[str, dict[str, Any]] = {
+        "messages": {"max_tokens": 99, "messages": ASK["messages"]},
+        "responses": {"input": "hi"},
+    }
+    body = bodies[operation]
     walk = Walk(CONFIG, answers(GEMINI))
     near, record = await walk.ask({"model": "g", **body}, operation)
     assert near.status == 200, near.body
