@@ -78,6 +78,8 @@ class Attempter:
         exchange.model = model = deployment.model or exchange.requested_model
         via = provider.serving(operation, model) or operation
         if via is operation:
+            if exchange.chain:
+                exchange.loss = ""  # of a place before, which needed a translation
             relay = self._relay(exchange, sink, operation, provider, key)
             body = self._body(exchange, operation, deployment, provider)
         else:

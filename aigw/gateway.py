@@ -42,6 +42,7 @@ from aigw.exchange import Receiver, UpstreamRequest
 from aigw.failover import Failover
 from aigw.metering.prices import PriceBook
 from aigw.pipeline import Pipeline
+from aigw.protocols.operations import RAW
 from aigw.providers import catalog, compatible, key_check
 from aigw.providers.base import Provider
 from aigw.providers.compatible import CompatibleProvider
@@ -223,7 +224,7 @@ class Gateway:
         config = loaded.config
         self.config, self.services, self.hash = config, services, loaded.hash
         self.directory = services.directory
-        self.max_body = config.server.max_body
+        self.max_body, self.max_upload = config.server.max_body, config.server.max_upload
         self.keyless = not config.auth.required
         self.keeps_address, self.keeps_agent = config.storage.client_ip, config.storage.client_agent
         self.draining = False
@@ -234,6 +235,7 @@ class Gateway:
         services.scrubber.learn(built.secrets)
         services.scrubber.spare(_own_names(config))
         self.providers: Mapping[str, Provider] = built.providers
+        self.open_to_raw = frozenset(name for name, one in built.providers.items() if one.serving(RAW, "") is not None)
         self.pools: dict[str, KeyPool] = {
             name: KeyPool(keys, previous.pools.get(name) if previous is not None else None, read=allowance)
             for name, keys in built.keys.items()
@@ -246,14 +248,14 @@ class Gateway:
         )
         prices = PriceBook(config.prices, {name: provider.price_id for name, provider in self.providers.items()})
         self.board: Board = previous.board if previous is not None else Board()
-        self.board.reconfigure(_circuits(config.circuit))
+        self.board.reconfigure(circuits(config.circuit))
         attempter = Attempter(services.transport, prices, services.scrubber, lossless=config.server.lossy == "deny")
         failover = Failover(
             self.providers,
             self.pools,
             attempter,
             board=self.board,
-            rules=_retries(config.retry),
+            rules=retries(config.retry),
             budget=previous.pipeline.failover.budget if previous is not None else None,
         )
         self.pipeline: Pipeline = Pipeline(
@@ -488,7 +490,8 @@ def _key(table: ProviderTable, written: str | KeyTable, label: str, secret: str)
     )
 
 
-def _circuits(table: CircuitTable) -> CircuitSettings:
+def circuits(table: CircuitTable) -> CircuitSettings:
+    """`[circuit]` as the board takes it."""
     return CircuitSettings(
         errors=table.errors,
         samples=table.samples,
@@ -499,7 +502,8 @@ def _circuits(table: CircuitTable) -> CircuitSettings:
     )
 
 
-def _retries(table: RetryTable) -> Rules:
+def retries(table: RetryTable) -> Rules:
+    """`[retry]` as the failover takes it."""
     return Rules(
         attempts=table.attempts,
         time=table.time,

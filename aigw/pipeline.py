@@ -24,20 +24,21 @@ from aigw.access.throttle import ThrottledError
 from aigw.attempt import Attempter, Prices
 from aigw.config.scrub import Scrubber
 from aigw.consumer import Caller
-from aigw.deployment import Route
+from aigw.deployment import Deployment, Route
 from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
-from aigw.exchange import Exchange, Headers, Record, Sink, Usage
+from aigw.exchange import Exchange, Headers, Record, Sink, Upload, Usage
 from aigw.failover import Failover
 from aigw.hooks import Listener
 from aigw.metering import usage as metering
-from aigw.protocols import DIALECTS, splice
+from aigw.protocols import DIALECTS, listed, raw, splice
 from aigw.protocols.dialect import Asked
-from aigw.protocols.operations import OPERATIONS, Operation
+from aigw.protocols.operations import OPERATIONS, RAW, Operation
+from aigw.providers import placing
 from aigw.providers.base import Provider
 from aigw.relay import Relay
 from aigw.routing.canaries import Canaries
 from aigw.routing.key_pool import KeyPool
-from aigw.routing.stateful import Owner, Stateful, narrowed
+from aigw.routing.stateful import Owner, Stateful, narrowed, told_of
 from aigw.routing.table import Table
 from aigw.storage.base import Permit
 
@@ -69,6 +70,12 @@ _KEEPS_NOT = re.compile(rb'"store"\s*:\s*false').search
 
 _UNDER_WAY = frozenset({"queued", "in_progress"})
 """What a response is that is made in the background."""
+
+_BATCH_ENDS = frozenset({"completed", "expired", "cancelled", "failed"})
+"""What a batch is of which nothing more will come."""
+
+PAGES = 20
+"""Pages of a provider's list that are looked through for one of the consumer's own."""
 
 _encode_attempts = msgspec.json.Encoder().encode
 
@@ -122,7 +129,7 @@ class Pipeline:
         permit: Permit | None = None
         relay: Relay | None = None
         patience = exchange.patience
-        operation = OPERATIONS[exchange.operation]
+        operation = OPERATIONS.get(exchange.operation) or RAW
         exchange.deadline = exchange.started + (patience if 0 < patience < self.patience else self.patience)
         try:
             exchange.caller = caller = self.directory.authenticate(exchange.headers, exchange.address)
@@ -131,14 +138,16 @@ class Pipeline:
                 exchange.body = await receive()
                 exchange.deadline += perf_counter() - exchange.started  # nobody is impatient while it is still sending
             if exchange.object_id:
-                route = await self._to_owner(exchange, caller)
+                route = await self._to_owner(exchange, caller, operation)
+            elif operation.placed or exchange.upload is not None:
+                route = await self._apart(exchange, caller, operation)
             else:
                 if len(exchange.body) > BIG_BODY:
                     await self._read_slowly(exchange)
                 else:
                     asked = DIALECTS[exchange.dialect].read_request(exchange.body)
                     exchange.model_at = splice.only(exchange.body, "model")
-                    self._note(exchange, asked)
+                    self.note(exchange, asked)
                 route = self.table.resolve(exchange.requested_model)
                 if operation.object:
                     route = await self._continued(exchange, caller, route)
@@ -146,6 +155,8 @@ class Pipeline:
                     route = self.canaries.route(exchange, route)
             exchange.chosen = route
             relay = await self.failover.serve(exchange, sink, route, operation)
+            if operation.placed and operation.method == "GET" and self.directory.required:
+                relay = await self._own(exchange, caller, sink, route, operation, relay)
         except ThrottledError as error:
             exchange.failure = error
             await self.directory.throttle.pause()
@@ -168,8 +179,61 @@ class Pipeline:
 
     # what providers keep
 
-    async def _to_owner(self, exchange: Exchange, caller: Caller) -> Route:
+    async def _apart(self, exchange: Exchange, caller: Caller, operation: Operation) -> Route:
+        """The way of what names its model in a form, or names none."""
+        upload, keyless = exchange.upload, not self.directory.required
+        if upload is not None:
+            began = perf_counter()
+            await upload.open()
+            exchange.deadline += perf_counter() - began
+        if exchange.raw is not None:
+            provider, _, path = exchange.raw
+            asked = raw.asked(path, b"" if upload is None else upload.held())
+            exchange.requested_model, exchange.stream = asked.model[:NAME], asked.stream
+            return _only(provider)
+        if operation.placed:
+            owner = exchange.owner = await self.stateful.used(caller.consumer.id, exchange.body, keyless=keyless)
+            if operation.method == "GET" and not keyless:
+                exchange.query = listed.bounded(exchange.query)
+            wanted = exchange.headers.get(placing.HEADER, "")
+            if owner is not None and owner.provider in self.failover.providers:
+                wanted = owner.provider
+            return _only(placing.place(self.failover.providers, operation, wanted).name)
+        fields = {} if upload is None else upload.fields
+        self.note(
+            exchange,
+            Asked(fields.get("model", ""), fields.get("stream", "").lower() == "true", end_user=fields.get("user", "")),
+        )
+        return self.table.resolve(exchange.requested_model)
+
+    async def _own(
+        self, exchange: Exchange, caller: Caller, sink: Sink, route: Route, operation: Operation, relay: Relay
+    ) -> Relay:
+        """A provider's list, with what this consumer made in it and nothing else. Where a page has none of that, the pages
+        behind it are asked for: clients take an empty one for the end."""
+        for _ in range(PAGES):
+            page = listed.read(relay.body)
+            if page is None:
+                raise UpstreamError("provider_bad_response", f"The provider {exchange.provider!r} answered with no list.")
+            consumer = caller.consumer.id
+            mine = [one for one in page.items if one.id and await self.stateful.owner(consumer, one.id) is not None]
+            if mine or not page.more:
+                break
+            exchange.query = listed.after(exchange.query, page.items[-1].id)
+            exchange.chain = []
+            relay = await self.failover.serve(exchange, sink, route, operation)
+        relay.body = listed.write(page, mine)
+        exchange.bytes_out = len(relay.body)
+        return relay
+
+    async def _to_owner(self, exchange: Exchange, caller: Caller, operation: Operation) -> Route:
         """The way to whoever has what the path names."""
+        if exchange.upload is not None:
+            began = perf_counter()
+            await exchange.upload.open()
+            exchange.deadline += perf_counter() - began
+        elif exchange.body and operation.object == "vector_store":
+            await self.stateful.used(caller.consumer.id, exchange.body, keyless=not self.directory.required)
         route, owner = await self.stateful.route(caller.consumer.id, exchange.object_id)
         if owner.provider not in self.failover.providers:
             raise CallerError(
@@ -192,12 +256,19 @@ class Pipeline:
             return  # what was translated, nobody keeps
         consumer_id, owner, usage = exchange.caller.consumer.id, exchange.owner, exchange.usage
         if exchange.object_id:
-            if owner.owed and usage is not None and exchange.failure is None:
+            ended = operation.object != "batch" or exchange.finish_reason in _BATCH_ENDS
+            if owner.owed and usage is not None and exchange.failure is None and ended:
                 self.stateful.made(consumer_id, exchange.object_id, replace(owner, owed=False))
+                if operation.object == "batch":
+                    usage.service_tier = "batch"
             elif usage is not None or exchange.failure is None:
                 exchange.usage = Usage()
-            if operation.method == "DELETE" and exchange.failure is None:
+            if operation.method == "DELETE" and exchange.failure is None and not exchange.item:
                 self.stateful.gone(consumer_id, exchange.object_id)
+            if operation.makes and operation.object != "response" and exchange.failure is None:
+                for made in told_of(exchange.sample):
+                    if made != exchange.object_id:
+                        self.stateful.made(consumer_id, made, replace(owner, owed=False, lasting=True))
             return
         if operation.below and exchange.failure is None and usage is None:
             exchange.usage = Usage()  # counting is free
@@ -206,13 +277,19 @@ class Pipeline:
             return
         if b'"store"' in exchange.body and _KEEPS_NOT(exchange.body):
             return
-        owed = usage is None and exchange.finish_reason in _UNDER_WAY
+        owed = operation.name == "batches" or (usage is None and exchange.finish_reason in _UNDER_WAY)
         if owed:
             exchange.usage = Usage()  # told when it is asked for
         keys = self.failover.pools[exchange.provider].keys
         account = next((key.account for key in keys if key.label == last.key), "")
-        made_by = Owner(exchange.provider, last.key, account, exchange.model, owed)
-        self.stateful.note(consumer_id, made_by, exchange.sample)
+        if operation.placed and exchange.failure is None:
+            exchange.usage = Usage()  # whatever it will take is not known yet, or nothing
+        if operation.object == "response":
+            self.stateful.note(consumer_id, Owner(exchange.provider, last.key, account, exchange.model, owed), exchange.sample)
+            return
+        made_by = Owner(exchange.provider, last.key, account, exchange.model, owed, lasting=True)
+        for object_id in told_of(exchange.sample):
+            self.stateful.made(consumer_id, object_id, made_by)
 
     async def host(self, exchange: Exchange, sink: Sink, session: Callable[[], Awaitable[None]]) -> None:
         """The walk of what is no request but a session: let in, counted and recorded like any exchange; between that, *session*
@@ -247,10 +324,10 @@ class Pipeline:
         await asyncio.sleep(0)
         exchange.model_at = splice.only(exchange.body, "model")
         await asyncio.sleep(0)
-        self._note(exchange, asked)
+        self.note(exchange, asked)
 
     @staticmethod
-    def _note(exchange: Exchange, asked: Asked) -> None:
+    def note(exchange: Exchange, asked: Asked) -> None:
         """Keep what we must know of the body; nothing else of it is decoded."""
         if asked.model:  # else the path named it, and said whether a stream is wanted
             exchange.requested_model = asked.model
@@ -270,7 +347,18 @@ class Pipeline:
         answered = exchange.failure is None or exchange.bytes_out
         if not answered:
             return None
+        if exchange.upload is not None:
+            return self._meter_upload(exchange, exchange.upload)
         return metering.estimate(exchange.operation, exchange.body, exchange.sample, exchange.bytes_out)
+
+    @staticmethod
+    def _meter_upload(exchange: Exchange, upload: Upload) -> Usage:
+        """Ours, for a body that nobody kept. What names no model is nothing that costs."""
+        if not exchange.requested_model or OPERATIONS.get(exchange.operation, RAW).placed:
+            return Usage()
+        if exchange.raw is not None:
+            return metering.estimate(exchange.operation, upload.held(), exchange.sample, exchange.bytes_out)
+        return metering.estimate_form(exchange.operation, upload.size, exchange.sample, exchange.bytes_out)
 
     def _end(self, exchange: Exchange, sink: Sink, relay: Relay | None) -> asyncio.Future[None]:
         """The exchange is over but for its record and its answer's last bytes. Those wait, for the moment that the others need
@@ -366,6 +454,8 @@ class Pipeline:
             exchange.route = exchange.chosen.name
         exchange.config_hash = self.config_hash
         exchange.bytes_in += len(exchange.body)
+        if exchange.upload is not None:
+            exchange.bytes_in += exchange.upload.size
         chain = exchange.chain
         if chain:
             exchange.attempts = _encode_attempts(chain).decode()
@@ -433,6 +523,11 @@ class Pipeline:
                 headers.append((b"x-should-retry", b"false"))  # we have tried: an SDK's own retries would multiply ours
         body = dialect.render_error(error, exchange.id)
         sink.answer(error.status, headers, body.ljust(REFUSAL) if error.status == 401 else body)
+
+
+def _only(provider: str) -> Route:
+    """The way to one provider, for what names no model."""
+    return Route(name=provider, targets=(Deployment(provider=provider),), source="object")
 
 
 def _outcome(exchange: Exchange, sink: Sink, *, cutting: bool) -> tuple[str, str, int]:

@@ -29,6 +29,8 @@ COMMANDS = {
     "config": "The config file: path, check, show, edit.",
     "stats": "Who used what, how fast, at what cost.",
     "top": "What happens now: live figures, until q.",
+    "logs": "What was asked and what became of it, a line each.",
+    "explain": "Where a request would go and why; or what became of one.",
     "status": "Whether it runs, since when, where, and how it is.",
     "doctor": "What is wrong here, what it means, and the command that helps.",
 }

@@ -21,7 +21,8 @@ from aigw.exchange import Usage
 
 if TYPE_CHECKING:
     from aigw.cli.locations import Locations
-    from aigw.deployment import Deployment, Route
+    from aigw.consumer import Caller
+    from aigw.deployment import Deployment, ProviderKey, Route
     from aigw.metering.prices import PriceBook
     from aigw.providers.base import Provider
     from aigw.routing.table import Table
@@ -60,6 +61,8 @@ class Names(NamedTuple):
     table: Table
     listed: Mapping[str, list[str]]  # provider -> the models it says it has: `models` of the config, then those heard of
     prices: PriceBook  # what they cost at these providers
+    keys: Mapping[str, list[ProviderKey]]  # ours at each provider; `NOT_HERE` stands for those that are not on this machine
+    consumers: list[Caller]  # those of the config
 
     def others(self, name: str, route: Route) -> list[str]:
         """The providers that list *name* too, and do not get it."""
@@ -93,7 +96,7 @@ def understood(loaded: Loaded, data_dir: Path, environment: Mapping[str, str] | 
         listed[name] = list(dict.fromkeys([*config.providers[name].models, *live]))
     prices = PriceBook(config.prices, {name: provider.price_id for name, provider in built.providers.items()})
     missing = [loaded.located(problem) for problem in missing]
-    return Names(loaded, missing, built.providers, table, listed, prices)
+    return Names(loaded, missing, built.providers, table, listed, prices, built.keys, built.consumers)
 
 
 def per_million(book: PriceBook, provider: str, model: str, at: float) -> dict[str, float | str] | None:
@@ -134,7 +137,7 @@ def _without_missing(config: schema.Config, environment: Mapping[str, str]) -> t
     for name, provider in config.providers.items():
         place = f"providers.{name}"
         absent = [is_missing(reference, f"{place}.keys[{index}]") for index, reference in enumerate(provider.references)]
-        keys = tuple(NOT_HERE if gone else key for gone, key in zip(absent, provider.keys, strict=True))
+        keys = tuple(_stand_in(key) if gone else key for gone, key in zip(absent, provider.keys, strict=True))
         providers[name] = without_proxy(msgspec.structs.replace(provider, keys=keys), place)
     consumers = {}
     for name, consumer in config.consumers.items():
@@ -144,6 +147,11 @@ def _without_missing(config: schema.Config, environment: Mapping[str, str]) -> t
         else:
             consumers[name] = consumer
     return msgspec.structs.replace(config, upstream=upstream, providers=providers, consumers=consumers), missing
+
+
+def _stand_in(key: str | schema.ProviderKey) -> str | schema.ProviderKey:
+    """*key* with all that is said of it, but for what is not here."""
+    return NOT_HERE if isinstance(key, str) else msgspec.structs.replace(key, key=NOT_HERE)
 
 
 def _absent(reference: str, environment: Mapping[str, str]) -> bool:

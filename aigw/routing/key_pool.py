@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -401,6 +401,30 @@ class KeyPool:
             may_retry=True,
         )
 
+    def resume(self, seen: Iterable[Mapping[str, Any]], now: float) -> None:
+        """Be as another pool was when it gave its `view`, as far as choices depend on it; unknown keys are left out."""
+        for one in seen:
+            state = self._state_of.get(one["key"])
+            if state is None:
+                continue
+            state.in_flight, state.score, state.reason = one["in_flight"], one["score"], one["reason"]
+            if one["state"] in ("resting", "probing"):
+                state.row, state.until = 1, now + one["seconds"]
+                state.probing, state.probed_at = one["state"] == "probing" and state.in_flight > 0, now
+                self._weather.rough = True
+            for window, left in ((state.requests, one["rpm_left"]), (state.tokens, one["tpm_left"])):
+                if window is not None and left is not None:
+                    window.add(window.limit - left, now)
+            limits = one["limits"]
+            if limits is not None:
+                reset = limits["reset"]
+                said = Allowance(
+                    limits["requests"], limits["requests_limit"], reset, limits["tokens"], limits["tokens_limit"], reset
+                )
+                left = state.remember(limits["model"], said, now)
+                self._weather.rough = self._weather.rough or left.share < LOW
+                self._weather.tight_until = max(self._weather.tight_until, left.until if left.share < LOW else 0.0)
+
     def resting(self, now: float) -> list[tuple[str, float, str]]:
         """Label, seconds left and reason of each key that rests."""
         return [(key.label, state.until - now, state.reason) for key, state in self._key_of_pairs() if state.until > now]
@@ -424,6 +448,7 @@ class KeyPool:
             "seconds": round(max(0.0, state.until - now), 1),
             "reason": state.reason,
             "weight": key.weight,
+            "score": state.score,
             "rpm_left": None if state.requests is None else max(0, state.requests.left(now)),
             "tpm_left": None if state.tokens is None else max(0, state.tokens.left(now)),
             "limits": None

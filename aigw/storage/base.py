@@ -6,6 +6,7 @@ One test suite (`tests/contracts/`) runs over every implementation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Any, Protocol
 
 import msgspec
@@ -101,9 +102,17 @@ class Store(Protocol):
         is the length of each row's `trend`. Raises ValueError for a grouping or a zone that is none."""
 
     async def records(
-        self, *, limit: int = 100, since: float = 0.0, ids: Iterable[str] = (), failed: bool = False
+        self,
+        *,
+        limit: int = 100,
+        since: float = 0.0,
+        until: float = inf,
+        ids: Iterable[str] = (),
+        failed: bool = False,
+        prefix: str = "",
     ) -> list[Record]:
-        """Newest first, or exactly those named; with *failed* those that ended with an error (a caller that left is none)."""
+        """Newest first, or exactly those named; with *failed* those that ended with an error (a caller that left is none), with
+        *prefix* those whose ids begin so. *since* and *until* are the first and the last moment of their beginning."""
 
     async def appended(self, after: int | None = None, limit: int = 1000) -> tuple[list[Record], int]:
         """The records that came after place *after* (None: all), in the order they came, and the place of the last one, to ask

@@ -368,7 +368,14 @@ class SqliteStore:
         return key, rollup
 
     async def records(
-        self, *, limit: int = 100, since: float = 0.0, ids: Iterable[str] = (), failed: bool = False
+        self,
+        *,
+        limit: int = 100,
+        since: float = 0.0,
+        until: float = math.inf,
+        ids: Iterable[str] = (),
+        failed: bool = False,
+        prefix: str = "",
     ) -> list[Record]:
         wanted = list(ids)
 
@@ -379,13 +386,18 @@ class SqliteStore:
                 named = f"SELECT rowid FROM record_line WHERE id IN ({marks})"  # noqa: S608 - question marks only
                 query = f"{_SELECT_RECORD} WHERE rowid IN ({named}) ORDER BY at DESC"
                 return [read_line(line) for (line,) in connection.execute(query, wanted)]
-            query = f"{_SELECT_RECORD} WHERE at >= ? ORDER BY at DESC LIMIT ?"
+            if prefix:  # the same walk
+                named = "SELECT rowid FROM record_line WHERE substr(id, 1, ?) = ? AND at BETWEEN ? AND ?"
+                query = f"{_SELECT_RECORD} WHERE rowid IN ({named}) ORDER BY at DESC LIMIT ?"
+                found = connection.execute(query, (len(prefix), prefix, since, until, limit))
+                return [read_line(line) for (line,) in found]
+            query = f"{_SELECT_RECORD} WHERE at BETWEEN ? AND ? ORDER BY at DESC LIMIT ?"
             if failed:
                 query = (
                     "SELECT line FROM failure CROSS JOIN record_line USING (at, id) "  # CROSS: in this order
-                    "WHERE failure.at >= ? ORDER BY failure.at DESC LIMIT ?"
+                    "WHERE failure.at BETWEEN ? AND ? ORDER BY failure.at DESC LIMIT ?"
                 )
-            return [read_line(line) for (line,) in connection.execute(query, (since, limit))]
+            return [read_line(line) for (line,) in connection.execute(query, (since, until, limit))]
 
         return await self._read(read)
 
