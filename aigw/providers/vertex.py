@@ -66,7 +66,7 @@ class Vertex(ExchangingProvider):
     def fitted(cls, given: Given) -> Given:
         """Regions have hosts of their own, and a service account says its project."""
         settings = dict(given.settings)
-        accounts = [account for key in given.keys if (account := service_account(key)) is not None]
+        accounts = [account for key in given.keys or [cls.ambient(given)] if (account := service_account(key)) is not None]
         project = next((account["project_id"] for account in accounts if isinstance(account.get("project_id"), str)), "")
         if project:
             settings.setdefault("project", project)

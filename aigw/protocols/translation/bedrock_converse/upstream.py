@@ -494,11 +494,10 @@ def _spare(body: dict[str, Any]) -> None:
     lists = [tools, body.get("system", []), *(turn["content"] for turn in body["messages"])]
     left = sum("cachePoint" in block for blocks in lists for block in blocks) - MARKS
     for blocks in lists:
-        for at in [at for at, block in enumerate(blocks) if "cachePoint" in block][::-1]:
-            if left <= 0:
-                return
+        points = [at for at, block in enumerate(blocks) if "cachePoint" in block][: max(left, 0)]
+        for at in reversed(points):
             del blocks[at]
-            left -= 1
+        left -= len(points)
 
 
 def _order(content: list[dict[str, Any]]) -> None:
