@@ -51,7 +51,9 @@ COUNTS = {
 
 NUMBERS = len(COUNTS)  # they are the first fields of a Usage
 
-SILENT = frozenset({"embeddings", "moderations", "rerank", "speech", "count_tokens"})
+SILENT = frozenset(
+    {"embeddings", "embed_gemini", "embed_gemini_batch", "moderations", "rerank", "speech", "count_tokens", "count_gemini"}
+)
 """Operations whose answer holds no tokens that are billed."""
 
 SAID = re.compile(
@@ -73,7 +75,7 @@ def estimate(operation: str, body: bytes, answer: bytes = b"", answer_bytes: int
     some KB are enough), and *answer_bytes* its length when that is more than `len(answer)`. Of chat-like operations the text in
     the answer is counted, of images a constant each. Tool calls that Anthropic answers as objects, outside streams, are not.
     """
-    if operation == "count_tokens":  # free of charge everywhere
+    if operation in {"count_tokens", "count_gemini"}:  # free of charge everywhere
         return Usage(estimated=True)
     usage = Usage(estimated=True)
     if operation == "embeddings" and (at := body.find(b'"input"')) >= 0 and TOKEN_IDS.match(body, at):
@@ -102,6 +104,23 @@ def estimate(operation: str, body: bytes, answer: bytes = b"", answer_bytes: int
         usage.output = usage.image_output = IMAGE_MADE * (max(1, int(asked[1])) if asked else 1)
     else:
         usage.output = answer_tokens(answer, max(answer_bytes, len(answer)))
+    return usage
+
+
+def estimate_form(operation: str, size: int, answer: bytes = b"", answer_bytes: int = 0) -> Usage:
+    """The same for a form with files of *size* bytes in all, which nobody kept: speech by its length, images by a constant."""
+    usage = Usage(estimated=True)
+    if operation in {"transcriptions", "translations"}:
+        usage.input = usage.audio_input = size * 4 // (3 * AUDIO) + 1
+        text = b"" if answer[:1] == b"{" else answer[:ANSWER_SAMPLE]
+        usage.output = (
+            text_tokens(text) * max(answer_bytes, len(text)) // len(text)
+            if text
+            else answer_tokens(answer or b" ", len(answer) or 1)
+        )
+    elif operation in {"image_edits", "image_variations"}:
+        usage.input = usage.image_input = IMAGE
+        usage.output = usage.image_output = IMAGE_MADE
     return usage
 
 

@@ -52,10 +52,13 @@ def test_a_stream(demo: Gateway, client: genai.Client) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")  # the SDK's own
-async def test_without_blocking(client: genai.Client) -> None:
+async def test_without_blocking(demo: Gateway) -> None:
     """The asynchronous half of the SDK."""
-    stream = await client.aio.models.generate_content_stream(model="demo", contents="hello")
-    assert "".join([chunk.text or "" async for chunk in stream]).endswith(SAID)
+    client = genai.Client(api_key=demo.key, http_options=types.HttpOptions(base_url=demo.url))
+    async with client.aio as asking:
+        stream = await asking.models.generate_content_stream(model="demo", contents="hello")
+        assert "".join([chunk.text or "" async for chunk in stream]).endswith(SAID)
+    client.close()
 
 
 def test_a_conversation(client: genai.Client) -> None:

@@ -58,10 +58,17 @@ def test_an_answer_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "called", "finish"),
-    [("STOP", False, "stop"), ("STOP", True, "tool_calls"), ("MAX_TOKENS", True, "length"), ("SAFETY", False, "content_filter")]
-    + [("RECITATION", False, "content_filter"), ("MALFORMED_FUNCTION_CALL", False, "stop"), ("", True, "tool_calls")],
+    [
+        ("STOP", False, "stop"),
+        ("STOP", True, "tool_calls"),
+        ("MAX_TOKENS", True, "length"),
+        ("SAFETY", False, "content_filter"),
+        ("RECITATION", False, "content_filter"),
+        ("MALFORMED_FUNCTION_CALL", False, "stop"),
+        ("", True, "tool_calls"),
+    ],
 )
-def test_why_it_stopped(reason: str, called: bool, finish: str) -> None:  # noqa: FBT001 - a table's column
+def test_why_it_stopped(reason: str, called: bool, finish: str) -> None:
     """In our words."""
     assert finish_of(reason, called=called) == finish
 

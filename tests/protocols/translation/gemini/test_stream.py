@@ -101,7 +101,7 @@ def test_garbage_and_unknown_members_are_passed_over() -> None:
     """Comments, names, no space behind the colon, odd types, a mark at the beginning."""
     stream = (
         b'\xef\xbb\xbf: hi\n\nevent: x\ndata:{\n\ndata: [1]\n\ndata: {"candidates":7}\n\n'
-        + b'data:{"candidates":[{"content":{"parts":[{"text":"a","new":1}]},"finishReason":"STOP"}]}'
+        b'data:{"candidates":[{"content":{"parts":[{"text":"a","new":1}]},"finishReason":"STOP"}]}'
     )
     events, parser = parsed(stream)
     assert events == [Started(), TextDelta("a"), Finished("stop")]

@@ -87,8 +87,15 @@ def test_sampling() -> None:
 
 @pytest.mark.parametrize(
     ("model", "number"),
-    [("gemini-2.5-pro", 2.5), ("models/gemini-3-pro-preview", 3.0), ("gemini-3.8-flash", 3.8), ("gemini-4-argon", 4.0)]
-    + [("gemini-flash-latest", 3.0), ("gemma-3-27b-it", 2.0), ("gemini-1.5-pro-002", 1.5)],
+    [
+        ("gemini-2.5-pro", 2.5),
+        ("models/gemini-3-pro-preview", 3.0),
+        ("gemini-3.8-flash", 3.8),
+        ("gemini-4-argon", 4.0),
+        ("gemini-flash-latest", 3.0),
+        ("gemma-3-27b-it", 2.0),
+        ("gemini-1.5-pro-002", 1.5),
+    ],
 )
 def test_generations(model: str, number: float) -> None:
     """By the name; one that says nothing is of today's."""
