@@ -108,9 +108,12 @@ class Bedrock(CompatibleProvider):
         body: bytes,
         key: ProviderKey | None,
         headers: Mapping[str, str],
+        *,
+        model: str = "",
+        content_type: str = "application/json",
     ) -> UpstreamRequest:
-        request = super().reach(operation, object_id, query, body, key, headers)
-        return self._signed(request, key, _JSON if body else {})
+        request = super().reach(operation, object_id, query, body, key, headers, model=model, content_type=content_type)
+        return self._signed(request, key, {"content-type": content_type} if body else {})
 
     def _get(self, endpoint: Endpoint | None, key: ProviderKey | None) -> UpstreamRequest | None:
         request = super()._get(endpoint, key)

@@ -148,8 +148,13 @@ class ExchangingProvider(CompatibleProvider):
         body: bytes,
         key: ProviderKey | None,
         headers: Mapping[str, str],
+        *,
+        model: str = "",
+        content_type: str = "application/json",
     ) -> UpstreamRequest:
-        return super().reach(operation, object_id, query, body, self.ready(key), headers)
+        return super().reach(
+            operation, object_id, query, body, self.ready(key), headers, model=model, content_type=content_type
+        )
 
     def _get(self, endpoint: Endpoint | None, key: ProviderKey | None) -> UpstreamRequest | None:
         ready = self.ready(key)

@@ -22,6 +22,7 @@ from tests.protocols.translation.bedrock_converse.test_stream import STREAM
 from tests.providers.clouds import pem, service_account
 
 PAIR = "AKIDEXAMPLE:wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+CALLER = "the-key-of-ci-0123456789"
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 ASK = {"model": "cloud", "messages": [{"role": "user", "content": "hi"}], "tools": TOOLS}
 
@@ -71,7 +72,9 @@ async def bedrock(peer: Peer, request: Request, number: int) -> None:
 
 
 def served(folder: Path, config: str) -> Gateway:
-    return Gateway(folder, config).start()
+    gateway = Gateway(folder, f'[consumers.ci]\nkey = "{CALLER}"\n{config}').start()
+    gateway.key = CALLER
+    return gateway
 
 
 def test_bedrock(far: FarSide, tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_bedrock(far: FarSide, tmp_path: Path) -> None:
         calls = [call for delta in deltas for call in delta.get("tool_calls") or []]
         assert "".join(call["function"].get("arguments", "") for call in calls if call["index"] == 0) == '{"at":"x"}'
         assert [one for one in chunks if one.get("usage")][-1]["usage"]["prompt_tokens"] == 5
-        assert gateway.record(stream.id).input_tokens == 5
+        assert gateway.record(stream.id).input == 5
         asked = json.loads(far.seen["bedrock"][0].request.body)
         assert asked["toolConfig"]["tools"][0]["toolSpec"]["name"] == "look"
         broken = gateway.ask(ASK | {"stream": True, "messages": [{"role": "user", "content": "break me"}]})
