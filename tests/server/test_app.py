@@ -76,7 +76,7 @@ async def test_an_unknown_model(port: Running) -> None:
     assert answer.json()["error"]["request_id"] == answer.headers["x-request-id"]
 
 
-@pytest.mark.parametrize("path", ["/", "/v2/chat", "/v1/files", "/metrics", "/v1/chat/completions/extra", "//", "/%00"])
+@pytest.mark.parametrize("path", ["/", "/v2/chat", "/v1/assistants", "/metrics", "/v1/chat/completions/extra", "//", "/%00"])
 async def test_a_path_nobody_serves(port: Running, path: str) -> None:
     """404 in JSON, that says where things are; metrics are not on this port."""
     for method in ("GET", "POST"):

@@ -23,7 +23,11 @@ async def port(tmp_path: Path) -> AsyncIterator[Running]:
         yield running
 
 
-NAMED = {name: operation for name, operation in OPERATIONS.items() if "{id}" not in operation.path}
+NAMED = {
+    name: operation
+    for name, operation in OPERATIONS.items()
+    if operation.door and operation.method == "POST" and operation.path and "{id}" not in operation.path
+}
 
 
 @pytest.mark.parametrize("operation", NAMED.values(), ids=NAMED)
@@ -144,7 +148,7 @@ async def test_where_a_key_may_be(port: Running, header: str) -> None:
     assert (await port.ask("POST", CHAT, HELLO, {header: value})).status == 200
 
 
-@pytest.mark.parametrize(("said", "wait"), [("7.5", 7.5), ("0", 300), ("-1", 300), ("soon", 300), ("nan", 300), ("1e9", 300)])
+@pytest.mark.parametrize(("said", "wait"), [("7.5", 7.5), ("0", 600), ("-1", 600), ("soon", 600), ("nan", 600), ("1e9", 600)])
 async def test_a_callers_patience(port: Running, said: str, wait: float) -> None:
     """x-stainless-timeout bounds the wait for the first byte; what is no such number says nothing."""
     transport = port.server.gateway.pipeline.attempter.transport = Scripted(answers({"choices": []}))
