@@ -181,13 +181,47 @@ class Target:
         return f"Target({self.method} {self.origin.scheme}://{self.origin.host}:{self.origin.port}{path})"
 
 
+class Upload(Protocol):
+    """A request's body that is passed on while it arrives, not kept. `content_type` is the caller's; `size` is how much has
+    come so far."""
+
+    content_type: str
+    size: int
+    begun: bool  # part of it was given away: it cannot be sent a second time
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """Of a form: the fields that the walk must know, as far as they have come."""
+
+    @property
+    def sent_length(self) -> int | None:
+        """Bytes that go out in all; None when nobody knows yet."""
+
+    async def open(self) -> None:
+        """Take in the beginning: all of a small body, and of a form what names its model. Raises CallerError."""
+
+    def held(self) -> bytes:
+        """What has been taken in."""
+
+    def rename(self, model: str) -> None:
+        """Have the form name *model* instead of what it names."""
+
+    def whole(self) -> bytes | None:
+        """All of it, where it is small; it can be sent again then."""
+
+    async def read(self) -> bytes:
+        """The next block; b"" at the end. Raises CallerError when its sender fails."""
+
+
 class UpstreamRequest:
     """One request to a provider. `extra` are this caller's headers (already fit for the wire). Timeouts are seconds:
     until connected, until the first byte of the answer's head, between two blocks of its body, and for the whole call;
     `patience` lasts until the caller sees a byte: an answer that begins and then only drips is given up as well.
 
     `once`: it must not go out twice, whatever happens. Of a kept connection that breaks nobody can tell whether the provider
-    had closed it before our request, or because of it; so such a request gets a connection of its own."""
+    had closed it before our request, or because of it; so such a request gets a connection of its own.
+
+    `source`: the body, where it is read while it goes out; `body` is empty then."""
 
     __slots__ = (
         "body",
@@ -197,6 +231,7 @@ class UpstreamRequest:
         "idle_timeout",
         "once",
         "patience",
+        "source",
         "target",
         "timeout",
     )
@@ -213,8 +248,9 @@ class UpstreamRequest:
         timeout: float = 3600.0,
         patience: float = inf,
         once: bool = False,
+        source: Upload | None = None,
     ) -> None:
-        self.target, self.body, self.extra = target, body, extra
+        self.target, self.body, self.extra, self.source = target, body, extra, source
         self.connect_timeout, self.first_byte_timeout = connect_timeout, first_byte_timeout
         self.idle_timeout, self.timeout, self.patience, self.once = idle_timeout, timeout, patience, once
 
@@ -296,6 +332,9 @@ class Exchange(Record, kw_only=True, gc=True):
     streaming: bool = False  # an event stream has begun to reach the caller
     mirrored: bool = False  # a shadow of it is wanted
     object_id: str = ""  # what the path names: something that a provider keeps
+    item: str = ""  # something inside that, which the path names as well
+    upload: Upload | None = None  # the body, where it is passed on while it arrives
+    raw: tuple[str, str, str] | None = None  # provider, method and path below its address: passed through as it is
     query: str = ""  # behind the path, for the provider; without the caller's key
     owner: Any = None  # who keeps it, or what the request goes on from (`routing.stateful.Owner`)
 

@@ -200,6 +200,7 @@ class Pipeline:
                 wanted = owner.provider
             return _only(placing.place(self.failover.providers, operation, wanted).name)
         fields = {} if upload is None else upload.fields
+        exchange.model_at = 0  # the form knows where; there is no body to look through
         self.note(
             exchange,
             Asked(fields.get("model", ""), fields.get("stream", "").lower() == "true", end_user=fields.get("user", "")),
@@ -211,18 +212,18 @@ class Pipeline:
     ) -> Relay:
         """A provider's list, with what this consumer made in it and nothing else. Where a page has none of that, the pages
         behind it are asked for: clients take an empty one for the end."""
-        for _ in range(PAGES):
+        consumer = caller.consumer.id
+        for number in range(PAGES):
             page = listed.read(relay.body)
             if page is None:
                 raise UpstreamError("provider_bad_response", f"The provider {exchange.provider!r} answered with no list.")
-            consumer = caller.consumer.id
             mine = [one for one in page.items if one.id and await self.stateful.owner(consumer, one.id) is not None]
-            if mine or not page.more:
+            if mine or not page.more or number + 1 == PAGES:
+                relay.body = listed.write(page, mine)
                 break
             exchange.query = listed.after(exchange.query, page.items[-1].id)
             exchange.chain = []
             relay = await self.failover.serve(exchange, sink, route, operation)
-        relay.body = listed.write(page, mine)
         exchange.bytes_out = len(relay.body)
         return relay
 

@@ -178,7 +178,7 @@ class Relay:
             self.feed = self._feed_events
         elif kind.startswith(b"text/html"):
             self._refuse("answered with a web page instead of an API answer")
-        elif self._operation.binary:
+        elif self._operation.binary or (self._operation.mixed and b"json" not in kind):
             self.feed = self._feed_bytes
         elif self._operation.name == "generate_array":
             self.streaming = True
@@ -199,6 +199,9 @@ class Relay:
         self._blocks.append(block)
         self._size += len(block)
         if self._size > BUFFER:
+            if self._operation.placed:  # a list must be looked through before anybody sees it
+                self._refuse("answered with more than can be looked through")
+                return
             whole = b"".join(self._blocks)
             self._blocks = []
             self.feed = self._feed_bytes
@@ -388,7 +391,8 @@ class Relay:
             try:
                 self.told = self._dialect.read_answer(self.body)
             except ValueError:
-                self._refuse("answered with something that is no JSON object")
+                if self.body or not self._operation.mixed:
+                    self._refuse("answered with something that is no JSON object")
 
     def _last_events(self, rest: bytes) -> None:
         """A stream that ends without its last empty line: what is left is an event all the same."""

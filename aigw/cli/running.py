@@ -12,6 +12,7 @@ from aigw.cli.locations import Locations
 RELOADED = {
     "server": (
         "max_body",
+        "max_upload",
         "timeout",
         "stall_timeout",
         "head_timeout",

@@ -101,8 +101,9 @@ def _listeners(config: Config, wrong: Note, doubtful: Note) -> None:
         wrong(("server", "workers"), "expected 1")
     if config.auth.failures_per_minute < 0:
         wrong(("auth", "failures_per_minute"), "expected 0 (no limit) or more")
-    if server.max_body < 1:
-        wrong(("server", "max_body"), "expected a number of bytes above 0")
+    for name in ("max_body", "max_upload"):
+        if getattr(server, name) < 1:
+            wrong(("server", name), "expected a number of bytes above 0")
     for name in ("body_rate", "keep_alive_requests", "max_connections"):
         if getattr(server, name) < 1:
             wrong(("server", name), "expected at least 1")

@@ -22,6 +22,7 @@ class Server(Table, frozen=True, kw_only=True):
     port: int = 8080  # 0: any free one, said at start
     workers: int = 1  # more than one is not served yet
     max_body: int = 64 * 1024 * 1024  # bytes of a request body; larger is a 413 before it is read
+    max_upload: int = 1024 * 1024 * 1024  # bytes of a file on its way to a provider, which are passed on and not kept
     timeout: float = 3600.0  # seconds an exchange may wait for its first byte, all attempts together
     drain_timeout: float = 30.0  # seconds that a stop (SIGTERM) waits for exchanges to finish
     stall_timeout: float = 60.0  # seconds a caller may leave its answer unread before it is cut off
@@ -98,6 +99,7 @@ class Provider(Timeouts, frozen=True, kw_only=True):
     proxy: str | None = None  # as in [upstream]; "" goes directly
     no_proxy: str | None = None
     ca_file: str | None = None
+    raw: bool = True  # whether callers may ask it for paths of its own, by /NAME/...
     stream_usage: bool | None = None  # ask for usage in streams (stream_options.include_usage); unset: as the row says
 
     @property

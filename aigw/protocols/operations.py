@@ -16,9 +16,9 @@ class Operation(NamedTuple):
     callers can ask for it; the others are shapes that only providers speak. `object`: what it makes or asks for is kept by the
     provider that made it (`routing/stateful.py`); `{id}` in the path is where the object's id stands, and no model is named
     then; `{item}` is something inside it. `below`: the operation whose URL is the beginning of this one's; who serves that is
-    asked for this. `form`: the body may be a form with files, and is passed on while it arrives (`exchange.Upload`). `placed`: it
-    names neither a model nor an object, so what it refers to, a header or the config's order says where it goes. `makes`: its
-    answer may tell of further objects (a batch of its files). `mixed`: the answer may be JSON or anything else."""
+    asked for this. `form`: the body may be a form with files, and is passed on while it arrives (`exchange.Upload`).
+    `placed`: it names neither a model nor an object, so what it refers to, a header or the config's order says where it goes.
+    `makes`: its answer may tell of further objects (a batch of its files). `mixed`: the answer may be JSON or anything else."""
 
     name: str
     path: str
@@ -56,7 +56,8 @@ def _kept(
 def _of(kind: str, below: str, word: str, path: str, method: str = "POST", **more: bool) -> Operation:
     """One more thing to be done with such an object. Looking and deleting hurts nobody twice."""
     safe = more.pop("safe", method != "POST")
-    return Operation(f"{kind}_{word}", path, "openai_chat", method=method, object=kind, below=below, safe=safe, **more)
+    made = Operation(f"{kind}_{word}", path, "openai_chat", method=method, object=kind, below=below, safe=safe)
+    return made._replace(**more)
 
 
 _STORE = "/vector_stores/{id}"

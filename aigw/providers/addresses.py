@@ -15,9 +15,16 @@ _PLACE = re.compile(r"\{([a-z_]+)\}")
 _PLACE_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 
 # What an OpenAI-shaped server may offer although the catalog does not know of it: its own 404 says more than our guess.
-_WORTH_ASKING = frozenset({"embeddings", "images", "speech", "moderations", "rerank"})
+_WORTH_ASKING = frozenset(
+    """embeddings images image_edits image_variations speech transcriptions translations moderations
+    rerank""".split()  # noqa: SIM905 - easier to read than nine quoted words
+)
 # The older completions can be had from chat as well, so they are asked only of a server nobody knows more of.
 _WORTH_ASKING_AT_HOME = _WORTH_ASKING | {"completions"}
+
+
+_OPENAI_SHAPED = frozenset({"openai", "azure"})
+"""By a row's protocol: whose files, batches and the like are OpenAI's. (Others have some of their own, by the same names.)"""
 
 
 class Addresses:
@@ -49,6 +56,10 @@ class Addresses:
             elif operation.dialect == "anthropic_messages":
                 if anthropic:
                     urls[operation.name] = anthropic + operation.path
+            elif operation.object and operation.object != "response":
+                known = operation.name in row.operations or row.category in {"local", "generic"}
+                if openai and known and not operation.below and row.protocol in _OPENAI_SHAPED:
+                    urls[operation.name] = self._moved(said.get(operation.name, "")) or openai + operation.path
             elif openai and (operation.name in row.operations or ("chat" in row.operations and operation.name in worth)):
                 urls[operation.name] = self._moved(said.get(operation.name, "")) or openai + operation.path
         for operation in OPERATIONS.values():

@@ -317,7 +317,37 @@ class CompatibleProvider:
             body,
             self._extra(operation.dialect, _said(operation.dialect, headers)),
             connect_timeout=self._connect,
-            first_byte_timeout=self._first_byte,
+            first_byte_timeout=self._first_byte if operation.method == "GET" else self._plain,
+            idle_timeout=self._idle,
+            timeout=self._total,
+        )
+
+    def raw(self, method: str, path: str, query: str, key: ProviderKey | None, headers: Mapping[str, str]) -> UpstreamRequest:
+        if self._raw is None:
+            raise CallerError("caller_unsupported", f"The provider {self.name!r} is not open to paths of its own.")
+        root, _, own = self._raw.path.partition("?")
+        root = root.rstrip("/")
+        first = path.split("/", 2)[1]
+        if _VERSION.fullmatch(first) and root.rpartition("/")[2] == first:
+            path = path.removeprefix("/" + first)  # the address has it already
+        full = f"{root}{path}" + "?" * bool(own or query) + "&".join(filter(None, (own, query)))
+        said = {}
+        for name in _RAW_WORDS:
+            value = headers.get(name) or self._words.get(name, "")
+            if len(value) > _LONGEST_WORD or not _VALUE.fullmatch(value):
+                raise CallerError(
+                    "caller_invalid_request",
+                    f"The header {name!r} must be printable ASCII of at most {_LONGEST_WORD} characters.",
+                )
+            if value:
+                said[name] = value
+        if self._row.protocol == "anthropic":
+            said.setdefault("anthropic-version", ANTHROPIC_VERSION)
+        auth = GEMINI_AUTH if self._row.protocol == "gemini" and not path.startswith("/openai/") else ""
+        return UpstreamRequest(
+            self._render(method, Endpoint(self._raw.origin, full or "/"), "" if key is None else key.secret, said, auth),
+            connect_timeout=self._connect,
+            first_byte_timeout=self._plain,
             idle_timeout=self._idle,
             timeout=self._total,
         )

@@ -33,6 +33,9 @@ MOST = 20_000
 WAITING = 10_000
 """Owners that wait for a store which does not answer; of more the oldest are given up."""
 
+MOST_NAMED = 1000
+"""Files that one request may name (OpenAI takes 500 at once)."""
+
 AGAIN = 1.0
 """Seconds until a store that failed is tried again."""
 
@@ -52,13 +55,44 @@ class Values(Protocol):
 
 class Owner(msgspec.Struct, array_like=True, frozen=True):
     """Who has an object: the provider by its name in the config, our key there by its label and account, the model it was made
-    by. `owed`: what it took is not known yet (an answer made in the background)."""
+    by. `owed`: what it took is not known yet (an answer made in the background, a batch). `lasting`: it is there until it is
+    deleted, so its owner is remembered as long; else for `KEPT`."""
 
     provider: str
     key: str = ""
     account: str = ""
     model: str = ""
     owed: bool = False
+    lasting: bool = False
+
+
+class _File(msgspec.Struct):
+    id: str = ""
+
+
+class _Made(msgspec.Struct):
+    """What answers tell of objects: their own ids, and those of the files that were made along."""
+
+    id: str = ""
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    file: _File | None = None
+    result_files: list[str] | None = None
+
+
+class _Part(msgspec.Struct):
+    file_id: str | None = None
+
+
+class _Uses(msgspec.Struct):
+    """What requests name that must have been made before."""
+
+    input_file_id: str | None = None
+    training_file: str | None = None
+    validation_file: str | None = None
+    file_id: str | None = None
+    file_ids: list[str] | None = None
+    files: list[_Part] | None = None
 
 
 class _Refers(msgspec.Struct):
@@ -68,6 +102,8 @@ class _Refers(msgspec.Struct):
 
 _owner = msgspec.json.Decoder(Owner).decode
 _refers = msgspec.json.Decoder(_Refers).decode
+_made = msgspec.json.Decoder(_Made).decode
+_uses = msgspec.json.Decoder(_Uses).decode
 
 
 class Stateful:
@@ -144,6 +180,33 @@ class Stateful:
                 )
         return None
 
+    async def used(self, consumer_id: str, body: bytes, *, keyless: bool = False) -> Owner | None:
+        """Who has the files that the request *body* names; None when it names none. Raises CallerError 400 when one of them is
+        not this consumer's. *keyless*: as in `continued`."""
+        try:
+            uses = _uses(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            return None  # the provider says what is wrong with it
+        named = [(name, getattr(uses, name)) for name in ("input_file_id", "training_file", "validation_file", "file_id")]
+        named += [("file_ids", one) for one in uses.file_ids or ()]
+        named += [("files", one.file_id) for one in uses.files or ()]
+        first: Owner | None = None
+        for name, object_id in named[:MOST_NAMED]:
+            if not object_id:
+                continue
+            owner = await self.owner(consumer_id, object_id)
+            if owner is None and not keyless:
+                raise CallerError(
+                    "caller_object_not_found",
+                    f"`{name}` names no file that was uploaded here with a key of the same consumer.",
+                    status=400,
+                    param=name,
+                )
+            first = first or owner
+        if len(named) > MOST_NAMED and not keyless:
+            raise CallerError("caller_invalid_request", f"More than {MOST_NAMED} files are named at once.")
+        return first
+
     # told
 
     def note(self, consumer_id: str, owner: Owner, answer: bytes) -> None:
@@ -186,7 +249,7 @@ class Stateful:
                     if owner is None:
                         await store.delete(key)
                     else:
-                        await store.put(key, msgspec.json.encode(owner), KEPT)
+                        await store.put(key, msgspec.json.encode(owner), None if owner.lasting else KEPT)
                 except Exception as error:  # noqa: BLE001 - a store of whatever kind that is out of reach: tried again
                     if not failed:
                         log.warning("who made an object cannot be stored yet: %s", type(error).__name__)
@@ -211,6 +274,16 @@ class Stateful:
 
 def _key(consumer_id: str, object_id: str) -> str:
     return f"stateful:{consumer_id}:{object_id}"
+
+
+def told_of(answer: bytes) -> list[str]:
+    """The ids of all objects that *answer* tells of: what was made, and the files that came with it."""
+    try:
+        made = _made(answer)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return []
+    files = [made.output_file_id, made.error_file_id, made.file.id if made.file else "", *(made.result_files or ())]
+    return [one for one in dict.fromkeys([made.id, *files]) if one and len(one) <= 256]
 
 
 def narrowed(route: Route, owner: Owner) -> Route:

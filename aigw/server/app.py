@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 
@@ -12,7 +14,7 @@ from aigw.access.authenticate import REFUSAL
 from aigw.access.throttle import ThrottledError
 from aigw.errors import CallerError, GatewayError
 from aigw.protocols import DIALECTS
-from aigw.server import heads, hosts, models, realtime
+from aigw.server import billing, heads, hosts, models, realtime
 from aigw.server.inference import Holder, dialect_of, error_response, operation_at, with_key
 from aigw.server.request_id import new_id
 
@@ -33,6 +35,9 @@ def application(holder: Holder) -> web.Application:
     app.router.add_get("/healthz", _healthy)
     app.router.add_get("/readyz", _ready)
     for prefix in ("/v1", "", "/v1/v1", "/openai/v1", "/anthropic/v1", "/v1beta"):
+        app.router.add_get(prefix + "/usage", _usage)
+        app.router.add_get(prefix + "/dashboard/billing/subscription", _subscription)
+        app.router.add_get(prefix + "/dashboard/billing/usage", _spent)
         app.router.add_get(prefix + "/models", _models)
         app.router.add_get(prefix + "/models/{id:.+}", _model)
     return app
@@ -109,6 +114,32 @@ async def _ready(request: web.Request) -> web.Response:
     """New requests are welcome: a provider is configured, and no drain is under way."""
     why = request.app[HOLDER].gateway.not_ready()
     return web.json_response({"status": why or "ready"}, status=503 if why else 200)
+
+
+async def _subscription(request: web.Request) -> web.Response:
+    gateway = request.app[HOLDER].gateway
+    caller = gateway.directory.authenticate(with_key(request.raw_path, request.headers), request.remote or "")
+    return web.json_response(billing.subscription(caller))
+
+
+async def _spent(request: web.Request) -> web.Response:
+    return await _asked(request, billing.spent)
+
+
+async def _usage(request: web.Request) -> web.Response:
+    return await _asked(request, billing.usage)
+
+
+async def _asked(request: web.Request, answer: Callable[..., Awaitable[dict[str, Any]]]) -> web.Response:
+    """What only the store knows: asked of it within the caller's limits."""
+    gateway = request.app[HOLDER].gateway
+    caller = gateway.directory.authenticate(with_key(request.raw_path, request.headers), request.remote or "")
+    limits, now = gateway.pipeline.limits, time.time()
+    permit = await limits.admit(caller, now)
+    try:
+        return web.json_response(await answer(gateway.services.store, caller, request.query, now))
+    finally:
+        limits.release(permit)
 
 
 async def _models(request: web.Request) -> web.Response:

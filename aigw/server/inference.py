@@ -20,15 +20,20 @@ from aigw.errors import CallerError
 from aigw.exchange import Exchange
 from aigw.gateway import Gateway
 from aigw.protocols import DIALECTS
-from aigw.protocols.operations import OPERATIONS, Operation
-from aigw.server import hosts, objects
+from aigw.protocols.operations import OPERATIONS, RAW, Operation
+from aigw.server import hosts, objects, raw
 from aigw.server.front import Front, Payload
 from aigw.server.refusal import refusal
 from aigw.server.repeat import Whole
 from aigw.server.request_id import new_id
 from aigw.server.sink import HttpSink
+from aigw.server.uploads import Streamed
 
-_BY_PATH = {operation.path: operation for operation in OPERATIONS.values() if operation.door and "{" not in operation.path}
+_BY_PATH = {
+    operation.path: operation
+    for operation in OPERATIONS.values()
+    if operation.door and operation.method == "POST" and "{" not in operation.path
+}
 JSON = "application/json"
 _EXACT = {"/v1" + path: operation for path, operation in _BY_PATH.items()}
 
@@ -41,6 +46,10 @@ _BY_METHOD = {
     if operation.door and operation.path.startswith("/models/{model}:")
 }
 _NAMED = re.compile(r"/models/(.+)(?::|%3[Aa])([A-Za-z]+)\Z")  # what stands behind a name's last colon
+
+
+_OTHERWISE = re.compile(r"/(?:v1/|v1beta/)?(?:models|realtime|usage|dashboard)(?:/|\Z)")
+"""Paths behind a prefix that is also a provider's name, which the application answers."""
 
 
 class Holder(Protocol):
@@ -98,7 +107,21 @@ def with_key(path: str, headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]
 class Asks:
     """What a head says of its request. A connection that repeats its head has it read once."""
 
-    __slots__ = ("agent", "headers", "model", "object_id", "operation", "patience", "plain", "query", "stranger", "stream")
+    __slots__ = (
+        "agent",
+        "form",
+        "headers",
+        "item",
+        "model",
+        "object_id",
+        "operation",
+        "patience",
+        "plain",
+        "query",
+        "raw",
+        "stranger",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -109,11 +132,14 @@ class Asks:
         stream: bool = False,
         object_id: str = "",
         query: str = "",
+        item: str = "",
+        raw: tuple[str, str, str] | None = None,
     ) -> None:
-        """*model* and *stream*: where the path says them."""
+        """*model* and *stream*: where the path says them. *raw*: a provider, the method and its path."""
         self.operation = operation
         self.headers, self.model, self.stream = headers, model, stream
-        self.object_id, self.query = object_id, query
+        self.object_id, self.query, self.item, self.raw = object_id, query, item, raw
+        self.form = operation.form and (raw is not None or _is_form(headers.get("Content-Type", "")))
         self.agent = headers.get("User-Agent", "")[:200]
         self.patience = _seconds(headers.get("x-stainless-timeout", ""))
         self.plain = headers.get("Content-Type") == JSON and "Content-Encoding" not in headers
@@ -132,13 +158,21 @@ class Inference:
             return Asks(operation, message.headers)
         kept = objects.named(message.method, message.path, PREFIXES)
         if kept is not None and kept.operation is not None and (message.method != "POST" or operation_at(message.path) is None):
-            return Asks(kept.operation, message.headers, object_id=kept.object_id, query=kept.query)
-        if message.method != "POST":
-            return None
+            return Asks(kept.operation, message.headers, object_id=kept.object_id, query=kept.query, item=kept.item)
         operation, model, stream = asked_at(message.path)
-        if operation is None:
+        if operation is None and kept is None:
+            return self._raw(message)
+        if operation is None or message.method != "POST":
             return None
         return Asks(operation, with_key(message.path, message.headers), model=model, stream=stream)
+
+    def _raw(self, message: RawRequestMessage) -> Asks | None:
+        """A path of some provider's own, when it begins with that one's name."""
+        found = raw.named(message.method, message.path, self.holder.gateway.open_to_raw)
+        if found is None or (found.provider in PREFIXES and _OTHERWISE.match(found.path)):
+            return None
+        passed = (found.provider, message.method, found.path)
+        return Asks(RAW, with_key(message.path, message.headers), query=found.query, raw=passed)
 
     async def serve(self, front: Front, message: RawRequestMessage, payload: Payload, asks: Asks) -> bool:
         gateway = self.holder.gateway
@@ -160,15 +194,20 @@ class Inference:
             patience=asks.patience,
         )
         if asks.object_id:
-            exchange.object_id, exchange.query = asks.object_id, asks.query
+            exchange.object_id, exchange.query, exchange.item = asks.object_id, asks.query, asks.item
+        elif operation.placed or asks.raw is not None:
+            exchange.query, exchange.raw = asks.query, asks.raw
         if gateway.keeps_address:
             exchange.client_ip = front.address
         if gateway.keeps_agent:
             exchange.client_agent = asks.agent
         sink = HttpSink(front, message, exchange.id)
-        receive: Upload | None = None
-        if asks.plain and isinstance(payload, Whole) and len(payload.body) <= gateway.max_body:
+        receive: Upload | Streamed | None = None
+        if asks.plain and asks.raw is None and isinstance(payload, Whole) and len(payload.body) <= gateway.max_body:
             exchange.body = payload.body
+        elif asks.form:
+            named = not (operation.placed or asks.object_id or asks.raw)
+            receive = exchange.upload = Streamed(front, message.headers, payload, sink, gateway.max_upload, named=named)
         else:
             receive = Upload(front, message.headers, payload, sink, gateway.max_body)
         gateway.began()
@@ -257,6 +296,10 @@ class Upload:
             "caller_body_too_large",
             f"The request's body is larger than {self._max // 1024 // 1024} MiB ([server] max_body).",
         )
+
+
+def _is_form(kind: str) -> bool:
+    return kind.partition(";")[0].strip().lower() == "multipart/form-data"
 
 
 def _seconds(text: str) -> float:

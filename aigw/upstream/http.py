@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from aigw.errors import UpstreamError
-from aigw.exchange import Flow, Headers, Origin, Receiver, UpstreamRequest
+from aigw.exchange import Flow, Headers, Origin, Receiver, Upload, UpstreamRequest
 
 TICK = 0.1
 """Seconds between two looks at the clocks of all open connections: timeouts are exact to this."""
@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         "_barren",
         "_done",
         "_early",
+        "_full",
         "_head_seen",
         "_headers",
         "_ignore",
@@ -76,6 +77,8 @@ class Connection(asyncio.Protocol):
         "_receiver",
         "_request",
         "_reused",
+        "_room",
+        "_uploading",
         "_waiter",
         "closed",
         "idle_since",
@@ -96,6 +99,9 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._request: UpstreamRequest | None = None
         self._reused = False
+        self._full = False  # the provider reads more slowly than we write
+        self._room: asyncio.Future[None] | None = None  # who waits until it has read
+        self._uploading = False  # part of the request is still to be sent
         self._reset()
 
     def _reset(self) -> None:
@@ -104,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._over = ""  # how the answer ended: "done" with its framing, "stopped" or "complete" by its receiver, "broken"
         self._head_seen = self._done = self._ignore = self._keep = False
         self._quiet = self._aged = 0
+        self._uploading = False
 
     # the request
 
@@ -114,6 +121,12 @@ class Connection(asyncio.Protocol):
         self._waiter = waiter = self._loop.create_future()
         body = request.body
         wire = request.target.wire
+        if request.source is not None:
+            self._uploading = True
+            length = request.source.sent_length
+            framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+            self.transport.write(b"%b%b%b\r\n\r\n" % (wire, request.extra, framing))
+            return waiter
         if body or request.target.method != "GET":
             head = b"%b%bcontent-length: %d\r\n\r\n" % (wire, request.extra, len(body))
         else:
@@ -124,6 +137,40 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.write(head + body)
         return waiter
+
+    async def upload(self, source: Upload) -> None:
+        """Send the body, as fast as it comes and as the provider reads it. When its sender fails, so does the request: a body
+        that is not whole must not look as if it were."""
+        chunked = source.sent_length is None
+        left = source.sent_length or 0
+        try:
+            while block := await source.read():
+                left -= len(block)
+                if not chunked and left < 0:
+                    raise _bad_response("was to be sent more than was promised")
+                if self.closed:
+                    return
+                self._quiet = 0
+                self.transport.write(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
+                if self._full:
+                    self._room = self._loop.create_future()
+                    await self._room
+            if chunked:
+                self.transport.write(b"0\r\n\r\n")
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody is left waiting
+            self._crash(error)
+            return
+        self._quiet = self._aged = 0  # it can begin to answer only now
+        self._uploading = False
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
 
     @property
     def untouched(self) -> bool:
@@ -191,6 +238,7 @@ class Connection(asyncio.Protocol):
             self._fail("provider_bad_response", "did not answer in HTTP/1.1")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.resume_writing()
         if not self.closed:
             self.closed = True
             self._pool.forget(self)
@@ -283,7 +331,13 @@ class Connection(asyncio.Protocol):
         if self.paused:
             self.resume()
         wanted = waiter is not None and not waiter.done()  # else its caller is gone, and `send` is about to close us
-        if reusable and (wanted or drained) and not self.closed and self.transport.get_write_buffer_size() == 0:
+        if (
+            reusable
+            and (wanted or drained)
+            and not self.closed
+            and not self._uploading
+            and self.transport.get_write_buffer_size() == 0
+        ):
             self._pool.release(self)
         else:
             self.discard()
@@ -315,6 +369,11 @@ class Connection(asyncio.Protocol):
 
     def tick(self) -> None:
         """Called every TICK while a request is under way."""
+        if self._uploading:  # whoever sends it has limits of his own; the provider must take it
+            self._quiet = self._quiet + 1 if self._full else 0
+            if self._request is not None and self._quiet * TICK > self._request.idle_timeout:
+                self._fail("provider_timeout", "did not take the request's body in time")
+            return
         self._aged += 1
         if not self._quiet:
             self._barren = 0  # content came since the last tick
@@ -430,12 +489,15 @@ class HttpTransport:
 
     async def send(self, request: UpstreamRequest, receiver: Receiver) -> None:
         origin = request.target.origin
-        connection = None if request.once else self._pooled(origin)
+        connection = None if request.once or request.source is not None else self._pooled(origin)
         while True:
             if connection is None:
                 connection = await self._connect_for(request)
             self._active.add(connection)  # until `release` or `forget`: when we run again, another may have it
             waiter = connection.begin(request, receiver)
+            upload = None
+            if request.source is not None:
+                upload = asyncio.get_running_loop().create_task(connection.upload(request.source), name="upload")
             if self._ticker is None:
                 self._ticker = asyncio.get_running_loop().call_later(TICK, self._tick)
             try:
@@ -452,6 +514,10 @@ class HttpTransport:
                     connection = None  # the provider had closed it while it was idle: no attempt was made
                     continue
                 raise
+            finally:
+                if upload is not None:
+                    upload.cancel()
+                    await asyncio.gather(upload, return_exceptions=True)
             return
 
     async def close(self) -> None:
