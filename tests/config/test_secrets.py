@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -277,3 +279,16 @@ def test_only_what_was_kept_is_forgotten(tmp_path: Path) -> None:
 def test_in_url(url: str, found: set[str]) -> None:
     """What of a URL is secret: its password, as written and as meant, and parameters that are called so; not its host."""
     assert set(secrets.in_url(url)) == found
+
+
+def test_a_json_key_file_becomes_one_line(tmp_path: Path) -> None:
+    """A service account's file has lines and spaces, which no header could carry; it means the same without."""
+    account = {"private_key": "-----BEGIN PRIVATE KEY-----\nAB C\n", "name": "é"}
+    path = tmp_path / "account.json"
+    path.write_text(json.dumps(account, indent=2))
+    path.chmod(0o600)
+    secret = secrets.resolve(f"file:{path}", key="k")
+    assert json.loads(secret) == account
+    assert re.fullmatch(r"[!-~]+", secret)
+    assert secrets.packed("sk-plain") == "sk-plain"
+    assert secrets.packed("{not json") == "{not json"
