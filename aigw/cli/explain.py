@@ -260,7 +260,7 @@ def _places(facts: Mapping[str, Any]) -> None:
     for number, one in enumerate(attempts, 1):
         if number == 1:
             output.data("")
-            output.data("Asked, each when the one before it failed:")
+            output.data("Asked, each if the ones before fail:")
         place = next((known for known in candidates if known["attempt"] == number), None)
         again = "" if place is not None else "once more"
         head = f"{number:>3}. {one['deployment']} with {one['key']}"

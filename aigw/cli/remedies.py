@@ -51,7 +51,7 @@ def next_command(record: Record, last: Attempt | None) -> str:
     names = {"model": record.requested_model, "consumer": record.consumer, "provider": provider}
     for name, value in names.items():
         if f"{{{name}}}" in command and not _plain(value):
-            return command.partition(" --")[0].partition(" {")[0]
+            return command.partition(" -")[0].partition(" {")[0]
     return command.format(**names) if command else ""
 
 

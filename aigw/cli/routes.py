@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from aigw.cli import output
+from aigw.cli import figures, output
 from aigw.cli.commands import Noun
 from aigw.cli.complete import route_names, target_names
 from aigw.cli.locations import Locations, locations
@@ -127,7 +127,7 @@ def show(
     }
     for place, one in fact["health"].items():
         answers = f"{one['good']} good, {one['failed']} failed lately"
-        shown[f"health of {place}"] = f"{_said(one)}, {answers}, {one['in_flight']} under way"
+        shown[f"health of {place}"] = f"{_said(one)}, {answers}, {one['in_flight']} under way{_pace(one)}"
     if fact["kind"] != "exact":
         shown["catches"] = ", ".join(fact["catches"]) or "no model that is known so far"
     for label, text in shown.items():
@@ -180,6 +180,12 @@ def _said(one: dict[str, Any]) -> str:
     if one["circuit"] == "closed":
         return "well"
     return f"passed over ({one['reason'].removeprefix('provider_')}, {one['circuit']})"
+
+
+def _pace(one: dict[str, Any]) -> str:
+    """How soon a place begins to answer, as far as it was seen."""
+    seen = {"first byte": one["first_byte"], "first token": one["first_token"]}
+    return "".join(f", {name} after {figures.duration(round(value * 1e6))}" for name, value in seen.items() if value)
 
 
 def _caught(found: Names, name: str) -> list[str]:

@@ -326,6 +326,17 @@ async def test_a_trend_has_the_requests_of_each_part(store: Store) -> None:
         assert row.trend == []
 
 
+async def test_records_of_a_time_and_by_the_beginning_of_their_ids(store: Store) -> None:
+    """Both ends are included; a beginning is taken as it is written, whatever signs are in it."""
+    await store.append([Record(id=f"req_{number:02}", at=NOON + number, outcome="provider_error") for number in range(20)])
+    assert [kept.at - NOON for kept in await store.records(since=NOON + 3, until=NOON + 5)] == [5, 4, 3]
+    assert [kept.at - NOON for kept in await store.records(until=NOON + 1, failed=True)] == [1, 0]
+    assert [kept.id for kept in await store.records(prefix="req_1", limit=3)] == ["req_19", "req_18", "req_17"]
+    assert len(await store.records(prefix="req_", until=NOON + 4)) == 5
+    assert await store.records(prefix="req%") == []
+    assert await store.records(prefix="REQ_1") == []
+
+
 async def test_failures_are_found_among_many(store: Store) -> None:
     """Newest first; a caller that went away is none; those of deleted records go with them."""
     kinds = ("ok", "client_closed", "provider_error", "policy_error")

@@ -131,3 +131,20 @@ def test_names_of_callers_do_not_fill_the_memory() -> None:
         board.of(f"p/{number}")
     assert len(board.view(0)) < MOST
     assert not board.of("bad").closed
+
+
+def test_what_one_board_shows_another_can_resume() -> None:
+    """All that choices depend on: open or not, how busy, how fast."""
+    board = Board(Settings(pause=60.0, longest_pause=60.0))
+    fails(board.of("bad/m"), 0, IN_A_ROW)
+    works(board.of("good/m"), 0, 2)
+    board.of("good/m").began(0.0)
+    board.of("good/m").succeeded(0.25, 0.0, stream=True)
+    again = Board(board.settings)
+    again.resume(board.view(1.0), 101.0)
+    bad, good = again.of("bad/m"), again.of("good/m")
+    assert (bad.state(101.0), bad.reason, bad.row) == ("open", "provider_error", IN_A_ROW)
+    assert bad.until - 101.0 == pytest.approx(board.of("bad/m").until - 1.0, abs=0.06)
+    assert good.closed
+    assert good.in_flight == 1
+    assert good.load(101.0, stream=True) == pytest.approx(board.of("good/m").load(1.0, stream=True), abs=1e-3)

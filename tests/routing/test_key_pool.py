@@ -409,3 +409,19 @@ def test_a_list_of_models_is_no_probe() -> None:
     assert pool.peek(1.0) is B
     assert pool.peek(3.0) is A
     assert [state["in_flight"] for state in pool.view(3.0)] == [0, 0]
+
+
+def test_what_one_pool_shows_another_can_resume() -> None:
+    """The next choices are the same: rests, who is busy, whose turn it is, the limits of provider and operator."""
+    keys = (*SHARED, ProviderKey("own", "sk-own", rpm=3))
+    pool = KeyPool(keys)
+    for _ in range(4):
+        pool.pick(0.0)
+    rested = pool.pick(0.0)
+    assert rested is not None
+    pool.failed(rested, limited(30.0, "key"), 0.0)
+    again = KeyPool(keys)
+    again.resume([*pool.view(1.0), {"key": "unknown"}], 101.0)
+    assert [one["state"] for one in again.view(101.0)] == [one["state"] for one in pool.view(1.0)]
+    assert [again.pick(101.0) for _ in range(6)] == [pool.pick(1.0) for _ in range(6)]
+    assert again.wait(101.0) == pytest.approx(pool.wait(1.0), abs=1.1)
