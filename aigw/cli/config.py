@@ -289,9 +289,9 @@ def _toml(values: Mapping[str, Any], written: Mapping[str, Any]) -> Iterator[str
 
 
 def _set(value: Any) -> Any:
-    """*value* without what is unset in it; TOML has no null."""
+    """*value* without what is unset or empty in it; TOML has no null."""
     if isinstance(value, dict):
-        return {name: _set(inner) for name, inner in value.items() if inner is not None}
+        return {name: _set(inner) for name, inner in value.items() if inner is not None and inner != {}}
     return [_set(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
