@@ -118,7 +118,6 @@ def test_what_is_wrong_with_the_table_is_said() -> None:
     for name, table, why in [
         ("azure", schema.Provider(), "resource"),
         ("x", schema.Provider(kind="nonsense"), "unknown kind"),
-        ("dify", schema.Provider(), "protocol of its own"),
     ]:
         verdict = probing.check_key(name, table, NONE, KEY)
         assert verdict.kind == "unknown"

@@ -133,7 +133,6 @@ def test_another_vendors_key_is_noticed(aigw: CommandLine) -> None:
         (("opnai",), "did you mean openai"),
         (("openai",), "needs one: --key env:OPENAI_API_KEY"),
         (("azure", "--key", "env:K"), "--set resource="),
-        (("dify", "--key", "env:K"), "does not serve yet"),
         (("openai", "--key", "env:sk-abc"), "not the name of a variable"),
         (("openai", "--key", "file:nowhere.txt"), "cannot read"),
         (("openai", "--key", "-"), "empty"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aigw.errors import ConfigError
+from aigw.protocols.operations import OPERATIONS
 from aigw.providers import catalog
 from aigw.providers.addresses import Addresses, checked_url
 
@@ -103,8 +104,33 @@ def test_own_paths() -> None:
     assert addresses("ollama", "http://gpu:1/v1").models() == "http://gpu:1/api/tags"
     assert addresses("anthropic", "http://m:1").models() == "http://m:1/v1/models?limit=1000"
     assert addresses("github", "http://m:1/inference").models() == "http://m:1/catalog/models"
-    assert addresses("voyage").operations().keys() >= {"embeddings", "rerank"}
+    assert addresses("voyage").operations()["voyage_rerank"] == "https://api.voyageai.com/v1/rerank"
+    assert "rerank" not in addresses("voyage").operations(), "its shape is another"
     assert "chat" not in addresses("voyage").operations()
+
+
+def test_shapes_of_their_own() -> None:
+    """Behind the base URL, or on its server; which one, a setting may say."""
+    assert addresses("cohere", "http://m:1/compatibility/v1").operations()["cohere_chat"] == "http://m:1/v2/chat"
+    assert addresses("ollama", "http://gpu:1/v1").operations()["ollama_chat"] == "http://gpu:1/api/chat"
+    assert addresses("dify", "http://d:1/v1").operations() == {"dify": "http://d:1/v1/chat-messages"}
+    workflow = Addresses(
+        catalog.row("dify"), {"bot_type": "workflow"}, base_url=None, anthropic_base_url=None, place="providers.p"
+    )
+    assert workflow.operations() == {"dify": "https://api.dify.ai/v1/workflows/run"}
+    versioned = Addresses(
+        catalog.row("triton"), {"model_version": "3"}, base_url="http://t:1", anthropic_base_url=None, place="providers.p"
+    )
+    assert versioned.operations()["triton:stream"] == "http://t:1/v2/models/{model}/versions/3/generate_stream"
+
+
+def test_the_generic_row_passes_everything_on() -> None:
+    """Each operation as itself, behind the base URL; nothing is translated for a server that nobody knows."""
+    found = addresses("generic", "http://any:1/v1").operations()
+    assert found["chat"] == "http://any:1/v1/chat/completions"
+    assert found["messages"] == "http://any:1/v1/messages"
+    assert found["generate"] == "http://any:1/v1/models/{model}:generateContent"
+    assert not [name for name in found if not OPERATIONS[name].door]
 
 
 def test_a_base_url_of_another_form_is_explained() -> None:

@@ -155,13 +155,14 @@ def test_a_row_is_sound(row: catalog.Row) -> None:
         row.base_url,
         row.openai_url,
         row.anthropic_url,
-        *row.urls.values(),
+        *(row.base_url + url if url.startswith("/") else url for url in row.urls.values()),
+        *(row.base_url + url if url.startswith("/") else url for urls in row.urls_when.values() for url in urls.values()),
         *row.openai_url_when.values(),
         *row.other_urls.values(),
     ]
     urls += [url for url in (row.models_url, row.key_check) if not url.startswith("/")]
     for url in filter(None, urls):
-        parts = urlsplit(re.sub(r"\{\w+\}", "x", url))
+        parts = urlsplit(re.sub(r"\{\w+/?\}", "x", url))
         assert parts.scheme == ("demo" if row.id == "demo" else "https") or (row.local and parts.scheme == "http"), url
         assert parts.hostname
         assert parts.username is None
@@ -170,13 +171,13 @@ def test_a_row_is_sound(row: catalog.Row) -> None:
     assert row.residency in {"", "cn", "eu", "ru", "intl", "local"}
     assert row.protocol in {"openai", "anthropic", "gemini", "vertex", "azure", "bedrock", "cohere", "ollama", "other", "demo"}
     assert row.auth in {"bearer", "none"} or re.fullmatch(r"[a-z-]+", row.auth)
-    assert set(row.urls) <= {*OPERATIONS, "realtime"}
+    assert {name.partition(":")[0] for name in row.urls} <= {*OPERATIONS, "realtime"}
     assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*", name) for name in row.env)
     places = {
         place for url in filter(None, urls) if url not in row.other_urls.values() for place in re.findall(r"\{(\w+)\}", url)
     }
     if row.served:
-        assert places <= {setting.name for setting in row.settings}
+        assert places <= {"model", *(setting.name for setting in row.settings)}
     assert all(name == name.lower() for name in row.headers)
 
 

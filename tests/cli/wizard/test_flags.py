@@ -60,7 +60,6 @@ def test_keys_of_every_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
         (Flags(providers=["openai=env:NOT_SET"]), "NOT_SET is not set"),
         (Flags(providers=["openai=file:/nowhere/k"]), "cannot read"),
         (Flags(providers=["openai=two words"]), "more than one word"),
-        (Flags(providers=["coze=env:A"]), "not served yet"),
         (Flags(base_urls=["openai"]), "expected NAME=URL"),
         (Flags(settings=["azure=x"]), "expected NAME.KEY=VALUE"),
         (Flags(providers=["azure=env:A"], settings=["azure.resorce=x"]), "has no setting 'resorce'; it takes resource"),

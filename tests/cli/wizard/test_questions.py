@@ -13,6 +13,7 @@ from aigw.cli.locations import Locations
 from aigw.cli.wizard.plan import Key, Model, Plan
 from aigw.cli.wizard.questions import Interview
 from aigw.config.edit import ConfigFile
+from aigw.providers import catalog
 from tests.cli.emulated import KEY, MODELS, NO_MONEY, PAGE, Answer, Emulated, guarded
 from tests.cli.wizard.scripted import SKIP, Scripted
 
@@ -80,13 +81,13 @@ def test_variables_that_are_set_come_first_and_are_offered(wizard: Wizard) -> No
     assert "深度求索" in first.words
 
 
-def test_what_is_not_served_is_not_offered(wizard: Wizard) -> None:
-    """A provider that cannot be called yet would disappoint."""
+def test_every_row_is_offered(wizard: Wizard) -> None:
+    """The whole catalog, what is the operator's own last."""
     _, asker = wizard.ask("providers", (WHICH, ["demo"]))
     values = [choice.value for choice in asker.choices[WHICH]]
     assert {"openai", "anthropic", "ollama", "demo"} <= set(values)
-    assert "coze" not in values
-    assert values[-1] == "openai-compatible"
+    assert set(catalog.ids()) <= set(values)
+    assert set(values[-2:]) == {"openai-compatible", "generic"}
 
 
 def test_several_pasted_keys(wizard: Wizard) -> None:
