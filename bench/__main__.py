@@ -28,6 +28,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     what.add_argument("--question", type=int, default=300, metavar="BYTES", help="with --profile: size of a request (300)")
     what.add_argument("--limits", nargs="*", metavar="NAME", help="the further promises instead; all of them, or those named")
     what.add_argument("--attack", nargs="*", metavar="NAME", help="what bad callers do to good ones instead; all, or some")
+    what.add_argument("--translation", action="store_true", help="aigw between two dialects, beside its passthrough, instead")
     how = parser.add_argument_group("how")
     how.add_argument("--only", metavar="NAMES", help="contestants, separated by commas: " + ", ".join(STARTERS))
     how.add_argument(
@@ -75,6 +76,12 @@ def main(arguments: list[str]) -> int:
         ]
         show_hot_functions(hot)
         figures = hot
+    elif options.translation:
+        from bench.translation import measure_translation, show_translation
+
+        measured = measure_translation(Load(rounds=options.rounds, seconds=options.seconds, chunks=options.chunks))
+        show_translation(measured)
+        figures = measured
     elif options.attack is not None:
         from bench.attack import attack, show_attack
 

@@ -158,8 +158,18 @@ base_url = "http://127.0.0.1:{upstream}/v1"
 keys = ["{key}"]
 models = ["{upstream_model}"]
 
+[providers.claude]
+kind = "anthropic"
+base_url = "http://127.0.0.1:{upstream}/v1"
+keys = ["{key}"]
+models = ["{upstream_model}"]
+list_models = false
+
 [upstream]
 max_connections = 10000
+
+[routes."{claude}"]
+targets = [{{provider = "claude", model = "{upstream_model}"}}]
 
 [routes."{model}"]
 targets = [{{provider = "mock", model = "{upstream_model}"}}]
@@ -184,6 +194,7 @@ class Aigw:
                 upstream=upstream,
                 key=wire.UPSTREAM_KEY,
                 model=wire.MODEL,
+                claude=wire.CLAUDE,
                 upstream_model=wire.UPSTREAM_MODEL,
             )
         )

@@ -18,6 +18,7 @@ from bench import wire
 from bench.processes import BenchError
 
 _SCRIPT = Path(__file__).with_name("post.lua")
+CHAT = "/v1/chat/completions"
 
 
 class Requests(msgspec.Struct, frozen=True):
@@ -35,12 +36,14 @@ class Requests(msgspec.Struct, frozen=True):
     timeouts: int
 
 
-def run_wrk(port: int, key: str, body: Path, *, connections: int, seconds: float) -> Requests:
+def run_wrk(
+    port: int, key: str, body: Path, *, connections: int, seconds: float, path: str = CHAT
+) -> Requests:
     """Keep-alive connections that each ask again as soon as they are answered. Raises BenchError when a request failed."""
     whole = max(1, round(seconds))  # wrk knows whole seconds only
     done = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{whole}s", "--timeout", "10s", "-s", str(_SCRIPT), f"http://127.0.0.1:{port}"],
-        env={**os.environ, "BENCH_BODY": str(body), "BENCH_KEY": key},
+        env={**os.environ, "BENCH_BODY": str(body), "BENCH_KEY": key, "BENCH_PATH": path},
         capture_output=True,
         text=True,
         timeout=whole + 30,
@@ -55,7 +58,7 @@ def run_wrk(port: int, key: str, body: Path, *, connections: int, seconds: float
     return result
 
 
-def head(key: str, length: int, path: str = "/v1/chat/completions") -> bytes:
+def head(key: str, length: int, path: str = CHAT) -> bytes:
     return (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"

@@ -1,8 +1,8 @@
 -- wrk's side of the load: one POST, always the same; the summary as one line of JSON.
--- BENCH_BODY: file with the body. BENCH_KEY: bearer key.
+-- BENCH_BODY: file with the body. BENCH_KEY: bearer key. BENCH_PATH: where to.
 local file = assert(io.open(os.getenv("BENCH_BODY"), "rb"))
 wrk.method = "POST"
-wrk.path = "/v1/chat/completions"
+wrk.path = os.getenv("BENCH_PATH")
 wrk.body = file:read("*a")
 file:close()
 wrk.headers["Content-Type"] = "application/json"

@@ -144,6 +144,10 @@ class Child:
         """Bytes of resident memory of the whole tree (pages shared between its processes count in each)."""
         return sum(self._status(pid, "VmRSS") * 1024 for pid in self.tree())
 
+    def peak(self) -> int:
+        """The most that was resident so far, in bytes."""
+        return sum(self._status(pid, "VmHWM") * 1024 for pid in self.tree())
+
     def threads(self) -> int:
         return sum(self._status(pid, "Threads") for pid in self.tree())
 

@@ -1,10 +1,11 @@
-"""The provider that every contestant talks to: answers like OpenAI, from memory, cheaply enough never to be the bottleneck.
+"""The provider that every contestant talks to: answers like OpenAI (at `/v1/messages` like Anthropic), from memory, cheaply
+enough never to be the bottleneck.
 
     python -m bench.upstream PORT [INTERVAL]
 
 INTERVAL is the pause between two events of a stream, in seconds (0.02). `max_tokens` of the request is the number of
 content events; `stream_options.include_usage` is honoured; a body of any size is swallowed without being kept.
-Any path answers, so that no contestant needs a special one; `GET` lists one model.
+Any other path answers, so that no contestant needs a special one; `GET` lists one model.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: r
     len(wire.ANSWER),
     wire.ANSWER,
 )
+_MESSAGE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nrequest-id: req_bench\r\ncontent-length: %d\r\n\r\n%b" % (
+    len(wire.MESSAGE),
+    wire.MESSAGE,
+)
 _MODELS = b'{"object":"list","data":[{"id":"gpt-bench-1","object":"model","created":1760000000,"owned_by":"bench"}]}'
 _MODEL_LIST = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(_MODELS), _MODELS)
 _REFUSED = b"HTTP/1.1 411 Length Required\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -39,8 +44,12 @@ def _frame(data: bytes) -> bytes:
 
 
 @functools.cache
-def _frames(chunks: int, usage: bool) -> list[bytes]:
+def _frames(chunks: int, usage: bool, messages: bool) -> list[bytes]:
     """The writes of one stream: its head travels with the first event, its end with the last."""
+    if messages:
+        frames = [_frame(wire.message_event(number)) for number in range(chunks)]
+        frames[0] = _STREAM_HEAD + _frame(wire.MESSAGE_START) + frames[0]
+        return [*frames, _frame(wire.MESSAGE_END) + b"0\r\n\r\n"]
     events = [wire.content_event(number) for number in range(chunks)] + [wire.FINISH_EVENT]
     if usage:
         events.append(wire.USAGE_EVENT)
@@ -58,6 +67,7 @@ class Caller(asyncio.Protocol):
         self.loop, self.interval = loop, interval
         self.transport: asyncio.Transport
         self.buffer = b""
+        self.messages = False  # asked at Anthropic's path
         self.edge = b""  # the first bytes of a body that is being swallowed
         self.missing = 0  # bytes of that body still to come
         self.frames: list[bytes] = []
@@ -95,6 +105,7 @@ class Caller(asyncio.Protocol):
                 self.transport.write(_REFUSED)
                 self.transport.close()
                 return
+            self.messages = data.startswith(b"POST /v1/messages")
             length = int(found[1])
             if len(data) - end < length:
                 if length > 2 * _EDGE:
@@ -106,10 +117,10 @@ class Caller(asyncio.Protocol):
 
     def answer(self, body: bytes) -> None:
         if b'"stream"' not in body or not _STREAM.search(body):
-            self.transport.write(_ANSWER)
+            self.transport.write(_MESSAGE if self.messages else _ANSWER)
             return
         chunks = _CHUNKS.search(body)
-        self.frames = _frames(int(chunks[1]) if chunks else 200, _USAGE.search(body) is not None)
+        self.frames = _frames(int(chunks[1]) if chunks else 200, _USAGE.search(body) is not None, self.messages)
         self.sent, self.next_at = 0, self.loop.time()
         self.send_event()
 

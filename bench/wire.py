@@ -9,6 +9,7 @@ import functools
 import json
 
 MODEL = "gpt-bench"  # what callers ask for
+CLAUDE = "claude-bench"  # and when they want the upstream that speaks Anthropic's dialect
 UPSTREAM_MODEL = "gpt-bench-1"  # what a gateway that can route asks the upstream for
 UPSTREAM_KEY = "sk-upstream-0123456789abcdef"
 ANSWER_BYTES = 600
@@ -87,3 +88,45 @@ DONE_EVENT = b"data: [DONE]\n\n"
 def stream_body(chunks: int) -> bytes:
     """What a caller that did not ask for usage must receive, to the byte."""
     return b"".join(content_event(number) for number in range(chunks)) + FINISH_EVENT + DONE_EVENT
+
+
+def _message() -> bytes:
+    text = {"type": "text", "text": ""}
+    body = {
+        "id": "msg_bench0123456789abcdef",
+        "type": "message",
+        "role": "assistant",
+        "model": UPSTREAM_MODEL,
+        "content": [text],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 42, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0, "output_tokens": 17},
+    }
+    text["text"] = "x" * (ANSWER_BYTES - len(_compact(body)))
+    return _compact(body)
+
+
+MESSAGE = _message()
+"""The answer in Anthropic's dialect."""
+MESSAGE_START = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_bench0123456789abcdef","type":"message",'
+    b'"role":"assistant","model":"gpt-bench-1","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":42,'
+    b'"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":1}}}\n\n'
+    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
+    b'event: ping\ndata: {"type": "ping"}\n\n'
+)
+MESSAGE_END = (
+    b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n'
+    b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},'
+    b'"usage":{"output_tokens":200}}\n\n'
+    b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+)
+
+
+@functools.cache
+def message_event(number: int) -> bytes:
+    """As `content_event`, in Anthropic's dialect."""
+    return (
+        b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta",'
+        b'"text":" t%06d"}}\n\n'
+    ) % number
