@@ -50,11 +50,11 @@ SAMPLES: dict[str, dict[str, Any]] = {
 
 EXAMPLES = """\b
 Examples:
-  aigw explain -m gpt-5                         where it would go, and why
+  aigw explain -m gpt-5                 where it would go, and why
   aigw explain -m fast -f request.json --consumer alice
   aigw explain -m fast --down openai --at 23:30
   aigw explain -m fast --as messages --header x-tier=gold --json
-  aigw explain req_7c2a4e1b9d3000000001         what became of one (logs show ids)
+  aigw explain req_7c2a4e1b9d3000000001 what became of one
 """
 
 app = typer.Typer(rich_markup_mode=None)
@@ -203,7 +203,7 @@ def _future(where: Locations, question: Question, *, as_json: bool) -> None:
     if problem:
         output.warn(problem)
     elif state is None:
-        output.note("No server runs here: all places are taken to be well, and all keys but those that rest for long.")
+        output.note("No server runs here: places are taken to be well but for long rests of keys.")
     elif not facts["server"]["same_config"]:
         output.warn(f"the running server (process {facts['server']['pid']}) serves another config than this one")
     for absent in found.missing:

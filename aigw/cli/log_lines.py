@@ -18,7 +18,7 @@ from aigw.exchange import Attempt, Record
 TOO_OLD = 43200.0
 """Seconds after which the time of day alone does not say when."""
 
-LEAST = {"time": 8, "status": 3, "model": 24, "in": 6, "out": 6, "cost": 7, "took": 7, "first": 7, "tries": 2, "error": 22}
+LEAST = {"time": 8, "model": 16, "in": 6, "out": 6, "cost": 7, "took": 7, "first": 7}
 """Columns that a cell takes at least, so that lines which come later stand below those that came before."""
 
 MOST = 44
@@ -35,9 +35,12 @@ COLUMNS = (
     Column("cost", right=True, rank=4),
     Column("tries", right=True, rank=6),
     Column("consumer", rank=7),
-    Column("error"),
     Column("id", rank=1),
+    Column("error"),
 )
+
+CUT = 12
+"""Columns that the last cell, what went wrong, needs at least: it alone may be cut where a terminal is narrow."""
 
 CSV = (
     "at",
@@ -113,8 +116,8 @@ def cells(record: Record, now: float) -> list[str]:
         "?" if record.cost is None and record.input else figures.money({record.currency: record.cost or 0}),
         str(len(attempts(record))),
         record.consumer or "-",
-        error or ("shadow" if record.arm == "shadow" else "-"),
         record.id,
+        error or ("shadow" if record.arm == "shadow" else "-"),
     ]
 
 
@@ -149,7 +152,7 @@ class Lines:
         self._shown = list(range(len(COLUMNS)))
         if not output.drawn(sys.stdout):
             return
-        room = shutil.get_terminal_size().columns
+        room = shutil.get_terminal_size().columns + max(0, self._widths[-1] - CUT)
         for at in sorted(self._shown, key=lambda at: -COLUMNS[at].rank):
             if not COLUMNS[at].rank or sum(self._widths[one] + 2 for one in self._shown) - 2 <= room:
                 break

@@ -111,6 +111,7 @@ def test_a_narrow_terminal(aigw: CommandLine) -> None:
         lines = [line for line in terminal.before.splitlines() if line]
         assert len(lines) == 6
         assert all(len(line) <= columns for line in lines), lines
+        assert ("req_limited" in terminal.before) is (columns == 80), "to be explained it needs its id"
 
 
 def test_following(aigw: CommandLine) -> None:
@@ -121,7 +122,7 @@ def test_following(aigw: CommandLine) -> None:
     keep(
         aigw.data_dir, record("fine", 0), record("fresh", 0, status=503, outcome="provider_error", error="provider_overloaded")
     )
-    terminal.expect("provider_overloaded.*req_fresh")
+    terminal.expect("req_fresh.*provider_overloaded")
     assert "req_fine" not in terminal.before
     terminal.sendintr()
     terminal.expect(pexpect.EOF)
