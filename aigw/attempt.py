@@ -275,7 +275,7 @@ class Attempter:
     def _named(self, provider: str, model: str) -> Headers:
         """The headers that say who answers; remembered, for a bounded number of names."""
         wire: Headers = [(b"x-aigw-provider", provider.encode())]
-        if model.isascii() and model.isprintable():
+        if model and model.isascii() and model.isprintable():
             wire.append((b"x-aigw-model", model.encode()))
         if len(self._wire) >= 1000:
             self._wire.clear()

@@ -53,11 +53,31 @@ def _kept(
     ]
 
 
-def _of(kind: str, below: str, word: str, path: str, method: str = "POST", **more: bool) -> Operation:
+def _of(
+    kind: str,
+    below: str,
+    word: str,
+    path: str,
+    method: str = "POST",
+    *,
+    safe: bool = False,
+    binary: bool = False,
+    form: bool = False,
+    makes: bool = False,
+) -> Operation:
     """One more thing to be done with such an object. Looking and deleting hurts nobody twice."""
-    safe = more.pop("safe", method != "POST")
-    made = Operation(f"{kind}_{word}", path, "openai_chat", method=method, object=kind, below=below, safe=safe)
-    return made._replace(**more)
+    return Operation(
+        f"{kind}_{word}",
+        path,
+        "openai_chat",
+        method=method,
+        object=kind,
+        below=below,
+        safe=safe or method != "POST",
+        binary=binary,
+        form=form,
+        makes=makes,
+    )
 
 
 _STORE = "/vector_stores/{id}"

@@ -57,7 +57,7 @@ class Raw:
     """The dialect `raw`."""
 
     name = "raw"
-    names_model = "model"
+    names_model = ""  # nothing is replaced in what is passed through as it is
 
     def read_request(self, body: bytes) -> Asked:
         return asked("", body)

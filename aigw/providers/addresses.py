@@ -56,6 +56,8 @@ class Addresses:
             elif operation.dialect == "anthropic_messages":
                 if anthropic:
                     urls[operation.name] = anthropic + operation.path
+            elif operation.form and row.protocol == "demo":
+                continue  # it has no answers for these
             elif operation.object and operation.object != "response":
                 known = operation.name in row.operations or row.category in {"local", "generic"}
                 if openai and known and not operation.below and row.protocol in _OPENAI_SHAPED:

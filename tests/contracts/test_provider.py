@@ -39,7 +39,10 @@ def test_every_operation_it_serves_can_be_asked(kind: str) -> None:
     served = [
         operation
         for operation in OPERATIONS.values()
-        if provider.dialect_for(operation) is not None and operation.method == "POST" and "{id}" not in operation.path
+        if provider.dialect_for(operation) is not None
+        and operation.method == "POST"
+        and "{id}" not in operation.path
+        and not operation.placed
     ]
     assert served
     for operation in served:

@@ -112,7 +112,9 @@ def test_endpoints() -> None:
     """What is said to be served is what is served."""
     section = ENGLISH.partition("## Limits of this version")[2].partition("## ")[0]
     listed = set(re.findall(r"`(/[^`]+)`", section))
-    assert listed == {f"/v1{operation.path}" for operation in OPERATIONS.values()} | {"/v1/models", "/healthz", "/readyz"}
+    asked = [one for one in OPERATIONS.values() if one.door and one.method == "POST" and "{" not in one.path]
+    whole = {f"/v1{one.path}" for one in asked if not one.below} | {"/v1/models", "/healthz", "/readyz"}
+    assert listed == whole  # every one of the others: docs/endpoints.md
 
 
 def test_the_house() -> None:

@@ -14,7 +14,7 @@ from aigw.errors import CODES
 from aigw.exchange import Attempt, Record
 from aigw.gateway import Services
 from aigw.protocols import DIALECTS
-from aigw.protocols.operations import OPERATIONS
+from aigw.protocols.operations import OPERATIONS, RAW
 from aigw.routing.key_pool import KeyPool
 from aigw.storage import journal
 from aigw.storage.rollup import DIMENSIONS, SUMS
@@ -36,7 +36,7 @@ def test_every_field() -> None:
     assert sorted(names(TABLES)[len(fields) :]) == sorted(Attempt.__struct_fields__)
 
 
-@pytest.mark.parametrize(("field", "values"), [("operation", OPERATIONS), ("dialect", DIALECTS)])
+@pytest.mark.parametrize(("field", "values"), [("operation", {*OPERATIONS, RAW.name}), ("dialect", DIALECTS)])
 def test_what_a_field_may_hold(field: str, values: dict[str, object]) -> None:
     """Where values are listed, they are all listed."""
     row = next(row for row in TABLES if names([row]) == [field])

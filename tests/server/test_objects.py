@@ -36,7 +36,7 @@ def test_a_path_names_its_object(method: str, path: str, operation: str, query: 
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/responses", "/v1/responses/a%2Fb", "/v1/responses/..", "/v1/files/x", "/v1/responses/a/b/c", "/v1/models/x"]
+    "path", ["/v1/responses", "/v1/responses/a%2Fb", "/v1/responses/..", "/v1/file/x", "/v1/responses/a/b/c", "/v1/models/x"]
 )
 def test_what_names_nothing_is_none(path: str) -> None:
     assert objects.named("GET", path, PREFIXES) is None
