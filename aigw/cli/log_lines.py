@@ -39,7 +39,7 @@ COLUMNS = (
     Column("error"),
 )
 
-CUT = 12
+CUT = 18
 """Columns that the last cell, what went wrong, needs at least: it alone may be cut where a terminal is narrow."""
 
 CSV = (

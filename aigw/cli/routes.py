@@ -131,7 +131,7 @@ def show(
     if fact["kind"] != "exact":
         shown["catches"] = ", ".join(fact["catches"]) or "no model that is known so far"
     for label, text in shown.items():
-        output.data(f"{label + ':':<22}{output.safe(text)}")
+        output.data(f"{label + ':':<21} {output.safe(text)}")
 
 
 def _facts(name: str, route: Route, caught: Sequence[str]) -> dict[str, Any]:
