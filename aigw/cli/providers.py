@@ -247,7 +247,9 @@ def _matches(row: Row, search: str, *, models: bool = False) -> bool:
 
 
 def _apis(row: Row) -> list[str]:
-    return ["OpenAI"] * bool(row.openai_surface or row.category == "generic") + ["Anthropic"] * bool(row.anthropic_url)
+    return ["OpenAI"] * bool(row.openai_surface or row.category == "generic") + ["Anthropic"] * bool(row.anthropic_url) or [
+        "its own"
+    ]
 
 
 # ---- show
@@ -385,6 +387,7 @@ class Checked(NamedTuple):
     label: str
     verdict: Verdict
     seconds: float
+    call: str = ""
 
 
 @app.command(
@@ -393,6 +396,7 @@ class Checked(NamedTuple):
 Examples:
   aigw providers test                             every key of every provider; free
   aigw providers test deepseek
+  aigw providers test deepseek --calls            models, chat, stream, embeddings, with timings: a few tokens
   aigw providers test deepseek --model deepseek-flash     one real request with each key: a few tokens
 """,
 )
@@ -402,6 +406,7 @@ def check_all(
     model: Annotated[
         str | None, typer.Option("--model", metavar="MODEL", help="Ask it for one word: costs a few tokens.")
     ] = None,
+    calls: Annotated[bool, typer.Option("--calls", help="Try each kind of call: a few tokens with each key.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="For each key.")] = 15.0,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
@@ -422,14 +427,16 @@ def check_all(
         return
     text = say(f"checking {len(jobs)} key{'s' * (len(jobs) != 1)} ...", f"正在检查 {len(jobs)} 个密钥 ...")
     with output.working(text):
-        done = probing.in_loop(_all_checked(jobs, tables, config.upstream, model or "", timeout))
+        done = probing.in_loop(_all_checked(jobs, tables, config.upstream, model or "", timeout, calls=calls))
     bad = [one for one in done if one.verdict.kind in ("wrong_key", "no_credit", "wrong_url")]
-    if model:
-        bad = [one for one in done if one.verdict.kind not in ("good", "limited")]
+    if model or calls:
+        fine = ("good", "limited")  # that a key cannot be checked for free is no matter when it is tried for real
+        bad = [one for one in done if one.verdict.kind not in (*fine, *(["unknown"] if one.call == "key" else []))]
     rows = [
         {
             "provider": one.provider,
             "label": one.label,
+            **({"call": one.call} if calls else {}),
             "verdict": one.verdict.kind,
             "detail": one.verdict.detail,
             "models": len(one.verdict.models),
@@ -440,13 +447,21 @@ def check_all(
     if as_json:
         output.json(rows)
     elif as_csv:
-        output.csv(["provider", "label", "verdict", "detail", "models", "seconds"], [list(row.values()) for row in rows])
+        columns = ["provider", "label", *(["call"] if calls else []), "verdict", "detail", "models", "seconds"]
+        output.csv(columns, [list(row.values()) for row in rows])
     else:
         output.table(
-            [Column("key"), Column("verdict"), Column("time", right=True, rank=1), Column("detail", rank=2)],
+            [
+                Column("key"),
+                *([Column("call")] if calls else []),
+                Column("verdict"),
+                Column("time", right=True, rank=1),
+                Column("detail", rank=2),
+            ],
             [
                 [
                     one.label,
+                    *([one.call] if calls else []),
                     say(*provider_keys.WORDS[one.verdict.kind]),
                     figures.duration(round(one.seconds * 1e6)),
                     one.verdict.detail,
@@ -495,23 +510,33 @@ def _jobs(name: str, table: schema.Provider) -> list[Job]:
 
 
 async def _all_checked(
-    jobs: Sequence[Job], tables: dict[str, schema.Provider], upstream: schema.Upstream, model: str, within: float
+    jobs: Sequence[Job],
+    tables: dict[str, schema.Provider],
+    upstream: schema.Upstream,
+    model: str,
+    within: float,
+    *,
+    calls: bool = False,
 ) -> list[Checked]:
     from aigw.cli import probing
 
     room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(job: Job) -> Checked:
+    async def one(job: Job) -> list[Checked]:
         if job.problem:
-            return Checked(job.provider, job.label, probing.Verdict("unknown", job.problem), 0.0)
+            return [Checked(job.provider, job.label, probing.Verdict("unknown", job.problem), 0.0)]
         async with room:
+            if calls:
+                table = tables[job.provider]
+                tried = await probing.calls(job.provider, table, upstream, job.secret, model=model, within=within)
+                return [Checked(job.provider, job.label, verdict, took, call) for call, verdict, took in tried]
             began = time.monotonic()
             verdict = await probing.checked(
                 job.provider, tables[job.provider], upstream, job.secret, model=model, within=within
             )
-            return Checked(job.provider, job.label, verdict, time.monotonic() - began)
+            return [Checked(job.provider, job.label, verdict, time.monotonic() - began)]
 
-    return list(await asyncio.gather(*map(one, jobs)))
+    return [checked for found in await asyncio.gather(*map(one, jobs)) for checked in found]
 
 
 # ---- remove

@@ -70,6 +70,11 @@ class Found(NamedTuple):
 Search = Generator[UpstreamRequest, Outcome, Found]
 
 
+def no_chat(model: str) -> bool:
+    """Whether a model's name says that it does not talk."""
+    return _NO_CHAT.search(model) is not None
+
+
 def search(base_url: str, key: ProviderKey, build: Build, *, model: str = "") -> Search:
     """Look around at *base_url*. *build* makes the provider of a table; *model* is asked for a word where none is listed.
     Raises ConfigError for what is no URL."""

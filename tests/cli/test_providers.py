@@ -7,7 +7,7 @@ import tomllib
 from typing import Any
 
 from tests.cli.conftest import CommandLine
-from tests.cli.emulated import BUSY, KEY, MODELS, NO_MONEY, PAGE, Emulated, Reply, guarded
+from tests.cli.emulated import BUSY, KEY, MODELS, NO_MONEY, PAGE, Asked, Emulated, Reply, guarded
 
 OTHER = "sk-other-0123456789abcdef"
 
@@ -146,6 +146,45 @@ def test_a_model_is_tried_for_real(aigw: CommandLine) -> None:
         assert done.returncode == 1
         assert "model_not_found" in done.stdout
     assert aigw("providers", "test", "--model", "m-1").returncode == 2
+
+
+def _talks(asked: Asked) -> Reply:
+    if not asked.json.get("stream"):
+        return Reply(200, {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}})
+    chunk = {"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}]}
+    text = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
+    return Reply(200, text.encode(), {"content-type": "text/event-stream"})
+
+
+def test_each_kind_of_call_is_tried(aigw: CommandLine) -> None:
+    """Models, a word, a stream, vectors: each with its verdict and time; what is wrong with one says nothing of the others."""
+    listed = Reply(200, {"object": "list", "data": [{"id": "text-embed-1"}, {"id": "m-1"}]})
+    with Emulated({"GET /v1/models": guarded(listed), "POST /v1/chat/completions": guarded(_talks)}) as provider:
+        aigw.config.write_text(table("gpu", provider.url, KEY))
+        done = aigw("providers", "test", "gpu", "--calls", "--json")
+        shown = aigw("providers", "test", "gpu", "--calls").stdout
+    rows = {row["call"]: row for row in json.loads(done.stdout)}
+    assert [(name, row["verdict"]) for name, row in rows.items()] == [
+        ("models", "good"),
+        ("chat", "good"),
+        ("stream", "good"),
+        ("embeddings", "wrong_url"),
+    ]
+    assert rows["chat"]["detail"] == "m-1; 3 + 0 tokens"
+    assert all(row["seconds"] >= 0 for row in rows.values())
+    assert done.returncode == 1, "one of them does not work"
+    assert "stream" in shown
+    asked = [one for one in provider.asked if one.path == "/v1/chat/completions"]
+    assert all(one.json["max_tokens"] == 16 for one in asked), "as cheap as can be"
+
+
+def test_a_wrong_key_is_tried_no_further(aigw: CommandLine) -> None:
+    """The list of models tells: nothing else is asked."""
+    with Emulated({"GET /v1/models": guarded(MODELS)}) as provider:
+        aigw.config.write_text(table("gpu", provider.url, "sk-wrong-000000"))
+        done = aigw("providers", "test", "gpu", "--calls", "--json")
+    assert [(row["call"], row["verdict"]) for row in json.loads(done.stdout)] == [("key", "wrong_key")]
+    assert done.returncode == 1
 
 
 def test_a_page_is_no_provider(aigw: CommandLine) -> None:

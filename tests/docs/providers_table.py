@@ -18,6 +18,7 @@ def table() -> str:
     for row in map(catalog.row, catalog.ids()):
         name = f"{row.name}, {row.name_zh}" if row.name_zh and not row.name_zh.isascii() else row.name
         apis = ["OpenAI"] * bool(row.openai_surface or row.category == "generic") + ["Anthropic"] * bool(row.anthropic_url)
+        apis = apis or ["its own"]
         key = f"`{row.env[0]}`" if row.env and row.auth != "none" else "-"
         check = CHECK.get(row.key_evidence, "tried" if row.models_url and row.protocol != "demo" else "-")
         status = "" if row.status == "active" else f" ({row.status})"

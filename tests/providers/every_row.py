@@ -1,8 +1,8 @@
-"""What every row of the catalog is sent, and how its answers, errors and streams arrive at callers, as files: one for each row in
-tests/wire/providers. `python -m tests.providers.every_row` writes them; test_every_row.py compares them with what happens.
+"""What every row of the catalog is sent, and how its answers, errors and streams arrive at callers, as files: one for each row
+in tests/wire/providers. `python -m tests.providers.every_row` writes them; test_every_row.py compares them with what happens.
 
-Each goes through a real pipeline. What hosts answer is in the shape of their API (`ANSWERS`), with what is known to be odd about
-some of them (`ODD`), from the facts beside the catalog. The mark of the evidence is the row's.
+Each goes through a real pipeline. What hosts answer is in the shape of their API (`ANSWERS`), with what is known to be odd
+about some of them (`ODD`), from the facts beside the catalog. The mark of the evidence is the row's.
 """
 
 from __future__ import annotations

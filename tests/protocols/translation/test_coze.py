@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, strategies as st
@@ -36,7 +37,7 @@ def test_a_stream_cut_anywhere(cuts: list[int]) -> None:
     """The completed message repeats its deltas and is not said twice; the bot's own tool calls are not the caller's."""
     whole = STREAMS["coze"]
     places = [0, *sorted(cuts), len(whole)]
-    assert read(*(whole[start:end] for start, end in zip(places, places[1:], strict=False))) == [
+    assert read(*(whole[start:end] for start, end in pairwise(places))) == [
         Started("z1", created=10),
         TextDelta("hi"),
         Finished("stop"),

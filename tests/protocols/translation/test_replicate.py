@@ -12,7 +12,7 @@ from aigw.protocols.translation.replicate import Replicate
 
 
 def test_the_input() -> None:
-    """The system's words have a place of their own; OpenAI's models count tokens by another name; inputs may be given as well."""
+    """The system's words have a place of their own; OpenAI's models have another name for tokens; inputs may be given."""
     talk = [Message("system", [Text("s")]), Message("user", [Text("u")])]
     asked = Request(dialect="openai_chat", model="m", messages=talk, max_tokens=5, extras={"input": {"image": "x"}})
     for model, name in (("openai/gpt-5", "max_completion_tokens"), ("meta/llama", "max_tokens")):
