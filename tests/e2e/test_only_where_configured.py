@@ -217,6 +217,7 @@ def test_a_thousand_odd_requests_lead_nowhere_else(hooked: tuple[Gateway, Path],
         b"POST /one/v1/chat/completions HTTP/1.1",
         b"POST /one/v1/embeddings HTTP/1.1",
         b"POST /two/v1/messages HTTP/1.1",
+        b"POST /one/v1/@evil.example/x HTTP/1.1",  # a raw path, below the provider's own address: an odd name, no place
     }
     assert set(far_side.seen) <= {"one", "two"}
     hosts = {seen.request.headers[b"host"] for name in ("one", "two") for seen in far_side.seen[name]}
