@@ -168,7 +168,7 @@ def test_each_kind_of_call_is_tried(aigw: CommandLine) -> None:
         ("models", "good"),
         ("chat", "good"),
         ("stream", "good"),
-        ("embeddings", "wrong_url"),
+        ("embeddings", "unknown"),
     ]
     assert rows["chat"]["detail"] == "m-1; 3 + 0 tokens"
     assert all(row["seconds"] >= 0 for row in rows.values())

@@ -28,6 +28,7 @@ from aigw.errors import CallerError
 from aigw.protocols.translation import translator
 from aigw.protocols.translation.cohere import CohereChat, CohereEmbeddings
 from aigw.protocols.translation.contract import Toward
+from tests.walk import KEY, Walk, streams
 
 CHAT = translator("chat")
 EMBEDDINGS = translator("embeddings")
@@ -205,3 +206,19 @@ def test_embeddings_say_what_they_are_for() -> None:
     assert answer.vectors == [[0.5]]
     assert told.usage is not None
     assert told.usage.input == 3
+
+
+async def test_a_streamed_call_through_the_gateway() -> None:
+    """An Anthropic caller's stream from Cohere: the thought, the text, the call, and what was spent."""
+    config = f'[consumers.ci]\nkey = "{KEY}"\n[providers.cohere]\nkeys = ["co-golden"]\n'
+    walk = Walk(config, streams(STREAM[:100], STREAM[100:]))
+    tool = {"name": "a", "description": "d", "input_schema": {"type": "object"}}
+    body = {"model": "cohere/command-a", "max_tokens": 9, "stream": True, "tools": [tool]}
+    near, record = await walk.ask({**body, "messages": [{"role": "user", "content": "x"}]}, "messages")
+    assert walk.transport.requests[0].target.path == "/v2/chat"
+    assert json.loads(walk.transport.requests[0].body)["tools"][0]["function"]["name"] == "a"
+    text = near.body.decode()
+    assert '"stop_reason":"tool_use"' in text
+    assert '"type":"tool_use"' in text
+    assert text.rstrip().endswith('{"type":"message_stop"}')
+    assert (record.input, record.output, record.finish_reason) == (9, 2, "tool_calls")
