@@ -171,6 +171,8 @@ class Inference:
         found = raw.named(message.method, message.path, self.holder.gateway.open_to_raw)
         if found is None or (found.provider in PREFIXES and _OTHERWISE.match(found.path)):
             return None
+        if not self.holder.gateway.keyless and objects.named(message.method, found.path, PREFIXES) is not None:
+            return None  # what consumers keep is theirs: asked for by its own path, where that is looked after
         passed = (found.provider, message.method, found.path)
         return Asks(RAW, with_key(message.path, message.headers), query=found.query, raw=passed)
 

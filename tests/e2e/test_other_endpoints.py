@@ -410,6 +410,8 @@ def test_raw(world: World) -> None:
         "/one/v1/x%00y",
         "/one/v1/x%0d%0aHost:%20evil",
         "/nobody/v1/assistants",
+        "/one/v1/files",  # everybody's: only the path without the name knows whose
+        "/one/v1/batches/batch_1",
         "/demo",
         "/one/",
     ],
