@@ -92,3 +92,10 @@ def test_a_custom_tool_that_went_as_a_function_comes_back_as_one() -> None:
 def test_what_is_no_answer_is_none(body: bytes) -> None:
     with pytest.raises(ValueError):
         SHAPE.parse_answer(body)
+
+
+def test_odd_logprobs_are_left_out() -> None:
+    """A provider's list may hold anything: what cannot be read is left out, and the answer is whole."""
+    good = {"token": "a", "logprob": -0.5, "bytes": None, "top_logprobs": 3}
+    body, _ = written(Answer(choices=[Choice([Text("a")], logprobs={"content": [1, None, good, "x"]})]))
+    assert body["output"][0]["content"][0]["logprobs"] == [good | {"bytes": [], "top_logprobs": []}]
