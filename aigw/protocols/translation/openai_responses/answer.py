@@ -235,10 +235,10 @@ def logprobs_out(logprobs: Any) -> list[Any]:
     """Of OpenAI's chat shape, whose entries are the same."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     found = []
-    for one in _readable(content):
+    for one in _objects(content):
         entry = dict(one)
         entry["bytes"] = entry.get("bytes") or []
-        entry["top_logprobs"] = [dict(top) | {"bytes": top.get("bytes") or []} for top in _readable(entry.get("top_logprobs"))]
+        entry["top_logprobs"] = [dict(top) | {"bytes": top.get("bytes") or []} for top in _objects(entry.get("top_logprobs"))]
         found.append(entry)
     return found
 
@@ -318,8 +318,3 @@ class Head:
         if service_tier:
             whole["service_tier"] = service_tier
         return whole
-
-
-def _readable(value: Any) -> list[dict[str, Any]]:
-    """What a list holds that can be read: it is as the provider wrote it."""
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
