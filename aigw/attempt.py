@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter, time
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from aigw.canonical import Losses
@@ -18,7 +18,7 @@ from aigw.protocols import DIALECTS, gemini, splice
 from aigw.protocols.operations import Operation
 from aigw.protocols.translation import count, shape, translator
 from aigw.protocols.translation.contract import Reply, Settled
-from aigw.providers.base import Credential, Keeper, Provider, RawProvider, Stepper
+from aigw.providers.base import Credential, Keeper, Lender, Provider, RawProvider, Stepper
 from aigw.providers.redact import BODY_LIMIT
 from aigw.relay import Relay
 from aigw.transform import LARGEST, Transform
@@ -77,6 +77,10 @@ class Attempter:
         exchange.provider, exchange.residency = provider.name, provider.residency
         exchange.model = model = deployment.model or exchange.requested_model
         via = provider.serving(operation, model) or operation
+        if provider.own_login:
+            key = cast("Lender", provider).login(
+                exchange.headers, b"" if exchange.caller is None else exchange.caller.key.digest
+            )
         if via is operation:
             if exchange.chain:
                 exchange.loss = ""  # of a place before, which needed a translation

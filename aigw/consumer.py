@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+KEY_PREFIX = "sk-aigw-"
+"""What every key of ours begins with: leak scanners find it, and nobody sends one on."""
+
 
 class Consumer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who calls us: a person, a team, a service. Has one or more consumer keys.

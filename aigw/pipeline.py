@@ -520,7 +520,7 @@ class Pipeline:
             headers.append((b"x-aigw-provider", exchange.provider.encode()))
             if exchange.chain:
                 headers.append((b"x-aigw-attempts", b"%d" % len(exchange.chain)))
-            if len(exchange.chain) > 1 or error.status != 429:
+            if (len(exchange.chain) > 1 or error.status != 429) and error.status not in (401, 403):
                 headers.append((b"x-should-retry", b"false"))  # we have tried: an SDK's own retries would multiply ours
         body = dialect.render_error(error, exchange.id)
         sink.answer(error.status, headers, body.ljust(REFUSAL) if error.status == 401 else body)

@@ -36,9 +36,7 @@ class Requests(msgspec.Struct, frozen=True):
     timeouts: int
 
 
-def run_wrk(
-    port: int, key: str, body: Path, *, connections: int, seconds: float, path: str = CHAT
-) -> Requests:
+def run_wrk(port: int, key: str, body: Path, *, connections: int, seconds: float, path: str = CHAT) -> Requests:
     """Keep-alive connections that each ask again as soon as they are answered. Raises BenchError when a request failed."""
     whole = max(1, round(seconds))  # wrk knows whole seconds only
     done = subprocess.run(

@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from multidict import CIMultiDict
+
 from aigw.access.authenticate import Directory, configured
 from aigw.access.rate_limit import RateLimit
 from aigw.attempt import Attempter
@@ -257,7 +259,7 @@ class Walk:
             time.time(),
             operation=operation,
             dialect=dialect,
-            headers=headers,
+            headers=CIMultiDict(headers),
             started=time.perf_counter(),
             **fields,
         )

@@ -25,7 +25,7 @@ from aigw.storage.base import Change, Store
 
 _log = logging.getLogger("aigw.access")
 
-CREDENTIAL_HEADERS = ("Authorization", "x-api-key", "x-goog-api-key")
+CREDENTIAL_HEADERS = ("x-aigw-key", "Authorization", "x-api-key", "x-goog-api-key")
 """Where a credential may be, in the order they are tried. The first that is valid wins: Claude Code and others send two when
 both of their variables are set, and an old one beside a good one is no reason to refuse."""
 

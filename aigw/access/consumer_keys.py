@@ -15,10 +15,10 @@ import re
 import secrets
 import zlib
 
-from aigw.consumer import ConsumerKey
+from aigw.consumer import KEY_PREFIX, ConsumerKey
 
+PREFIX = KEY_PREFIX
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-PREFIX = "sk-aigw-"
 ID_LENGTH = 10  # 36**10: that two of 100,000 keys share one is a matter of 1 in 700,000
 SECRET_LENGTH = 32  # log2(62) * 32 = 190.5 bits
 CHECKSUM_LENGTH = 6  # 62**6 > 2**32

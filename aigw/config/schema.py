@@ -99,6 +99,7 @@ class Provider(Timeouts, frozen=True, kw_only=True):
     proxy: str | None = None  # as in [upstream]; "" goes directly
     no_proxy: str | None = None
     ca_file: str | None = None
+    auth: Literal["key", "caller"] | None = None  # caller: each one brings its own login; unset: as the row says, mostly key
     raw: bool = True  # whether callers may ask it for paths of its own, by /NAME/...
     stream_usage: bool | None = None  # ask for usage in streams (stream_options.include_usage); unset: as the row says
 

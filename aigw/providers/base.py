@@ -54,6 +54,14 @@ class RawProvider(Protocol):
         body may be put in later. Raises as `Provider.prepare` does."""
 
 
+class Lender(Protocol):
+    """A provider with `own_login`."""
+
+    def login(self, headers: Mapping[str, str], ours: bytes) -> ProviderKey:
+        """The caller's login, as a key of this one request. *ours* is the SHA-256 of its key for this gateway. Raises
+        PolicyError when it brings none."""
+
+
 @runtime_checkable
 class Stepper(Protocol):
     """A provider whose answers may have to be asked for again (operations that `polls`)."""
@@ -85,6 +93,10 @@ class Provider(Protocol):
     @property
     def price_id(self) -> str:
         """The id under which the price data knows it."""
+
+    @property
+    def own_login(self) -> bool:
+        """Whether each caller brings its own login for it; then it has `login(headers, ours)`, which gives the key."""
 
     @property
     def stream_usage(self) -> bool:

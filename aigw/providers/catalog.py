@@ -89,6 +89,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     key_check: str = ""  # GET tells a good key (200) from a bad one; unset: models_url does, as far as key_evidence goes
     key_evidence: str = ""  # that it does: "source" (read in one), "inferred", "convention", "" (nobody says so)
     key_rejected: tuple[int, ...] = ()  # what a bad key is answered with, besides 401
+    caller_only: bool = False  # serves only callers who bring a login of their own, and passes it on with all they say
     auth: str = "bearer"  # "bearer", "none", or the header that takes the bare key
     auth_word: str = ""  # stands before the key in that header
     env: tuple[str, ...] = ()  # where people keep its key, best first
@@ -116,7 +117,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     @property
     def needs_key(self) -> bool:
-        return self.auth != "none" and self.category not in {"local", "generic"}
+        return self.auth != "none" and self.category not in {"local", "generic"} and not self.caller_only
 
     @property
     def openai_surface(self) -> str:

@@ -138,6 +138,8 @@ ADAPTERS = {
 class CompatibleProvider:
     """Implements `Provider`. Made by `build`, which asks an adapter's class methods what is different about it."""
 
+    own_login = False
+
     def __init__(
         self,
         *,
@@ -461,7 +463,8 @@ def build(
     place = f"providers.{name}"
     row = _row(name, table, place)
     settings = _settings(row, table, place, environ)
-    made = _adapter(row)
+    own_login = table.auth == "caller" or (table.auth is None and row.caller_only)
+    made = _adapter(row, own_login=own_login)
     given = made.fitted(Given(place, row, settings, keys, environ, table.base_url, table.anthropic_base_url))
     row, settings, addresses = given.row, dict(given.settings), given.addresses
     urls = made.urls(given)
@@ -472,15 +475,18 @@ def build(
         if fault := made.fault(secret):
             raise ConfigError(fault, key=f"{place}.keys[{index}]")
     ambient = "" if keys else made.ambient(given)
-    _check_keys(row, table, [*keys, *filter(None, [ambient])], headers, place)
+    if not own_login:
+        _check_keys(row, table, [*keys, *filter(None, [ambient])], headers, place)
+    elif keys:
+        raise ConfigError("every caller brings its own login for this provider; leave `keys` out", key=f"{place}.keys")
     hidden = [part for secret in (*keys, ambient) if secret for part in (secret, *made.parts(secret))]
     endpoint = _way(table, upstream, _query(row, settings), environ, place)
     endpoints = {operation: endpoint(url) for operation, url in urls.items()}
-    realtime_url, realtime_model = addresses.realtime()
+    realtime_url, realtime_model = ("", "") if own_login else addresses.realtime()
     open_to_raw = table.raw and row.protocol != "demo" and (made is CompatibleProvider or row.id == "azure")
     raw_url = addresses.root() if open_to_raw else ""
-    models_url = addresses.models() if table.list_models else ""
-    key_check_url = addresses.key_check()
+    models_url = addresses.models() if table.list_models and not own_login else ""
+    key_check_url = "" if own_login else addresses.key_check()
     residency = table.residency or _residency(row, next(iter(endpoints.values())).origin.host)
     return made(
         name=name,
@@ -502,8 +508,8 @@ def build(
     )
 
 
-def _adapter(row: Row) -> type[CompatibleProvider]:
-    known = ADAPTERS.get(row.id)
+def _adapter(row: Row, *, own_login: bool = False) -> type[CompatibleProvider]:
+    known = "callers_own:CallersOwn" if own_login else ADAPTERS.get(row.id)
     if known is None:
         return CompatibleProvider
     module, _, name = known.partition(":")
@@ -515,8 +521,8 @@ def _serving(operation: Operation, endpoints: Mapping[str, Endpoint], row: Row) 
     """Itself where there is such an endpoint, else the best of its family: the provider's own shape first, which says most."""
     if operation.name in endpoints:
         return operation
-    if operation.name not in TRANSLATORS:
-        return None
+    if operation.name not in TRANSLATORS or row.caller_only:
+        return None  # (of those callers nothing is changed)
     own = _OWN_SHAPE.get(row.protocol, ())
     for name in (*own, *TRANSLATORS):
         if name in endpoints and name in TRANSLATORS and OPERATIONS[name].family == operation.family:

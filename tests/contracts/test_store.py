@@ -543,7 +543,7 @@ async def test_a_closed_store_says_so(store: Store) -> None:
 
 
 async def test_swap_replaces_what_was_seen_and_nothing_else(store: Store, open_again: Callable[[], Store]) -> None:
-    """Of two who read the same value and change it one is told to look again; running servers hear of a change, and only then."""
+    """Of two who read the same value and change it one is told to look again; running servers hear of a change, only then."""
     other = open_again()
     assert await store.swap("doc", b"one", expected=None, change="canary") is True
     assert await other.swap("doc", b"mine", expected=None, change="canary") is False

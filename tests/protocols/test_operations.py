@@ -33,7 +33,7 @@ def test_operations() -> None:
 
 
 def test_kept_objects() -> None:
-    """Whatever names an object is below the operation that makes it; what names neither that nor a model is placed otherwise."""
+    """Whatever names an object is below the operation that makes it; what names neither is placed otherwise."""
     for operation in OPERATIONS.values():
         if "{id}" in operation.path:
             assert operation.object

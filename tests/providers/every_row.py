@@ -245,7 +245,7 @@ MODELS = {("bedrock", "embeddings"): "cohere.embed-multilingual-v3"}
 def config(row: Row) -> str:
     """The smallest table that serves *row*."""
     lines = [f'[consumers.ci]\nkey = "{KEY}"\n[providers.{row.id}]']
-    if row.auth != "none" and row.protocol != "demo":
+    if row.auth != "none" and row.protocol != "demo" and not row.caller_only:
         lines.append(f'keys = ["{SECRET}"]')
     if row.category == "generic":
         lines.append('base_url = "http://127.0.0.1:9/v1"')
@@ -300,6 +300,14 @@ def _caller(near: Near) -> Any:
         return text.splitlines()
 
 
+def brings(row: Row) -> dict[str, str]:
+    """What a caller sends besides its key: its own login, where the provider wants that."""
+    if not row.caller_only:
+        return {}
+    own = {"Authorization": "Bearer a-login-of-ones-own", "x-aigw-key": walk.KEY, "x-program": "its own words"}
+    return own | ({"anthropic-version": "2023-06-01"} if row.anthropic_url else {})
+
+
 def served(row: Row) -> Iterator[tuple[str, str]]:
     """Each operation it is asked for, and the one by which it serves it."""
     parsed = parse(config(row))
@@ -323,7 +331,7 @@ async def golden(row: Row) -> dict[str, Any]:
         answer = ANSWERS.get(via, {"object": "ok", "model": "m", "data": [], "output": [], "results": []})
         play = walk.streams(STREAMS[via]) if via == "coze" else walk.answers(answer)
         walked = Walk(config(row), plays(play))
-        await walked.ask(body, name, **path)
+        await walked.ask(body, name, headers=brings(row), **path)
         assert walked.transport.requests, (row.id, name)
         found["requests"][name] = {"by": via, **sent(walked.transport.requests[-1])}
     front = next((name for name in ("chat", "messages", "embeddings", "rerank") if name in ways), "")
@@ -338,10 +346,10 @@ async def _answers(row: Row, front: str, via: str, model: str, odd: dict[str, An
     body = {"model": f"{row.id}/{model}", **ASKED[front]}
     answer = odd.get("answer") or ANSWERS.get(via)
     if answer is not None:
-        near, record = await Walk(config(row), plays(walk.answers(answer))).ask(body, front)
+        near, record = await Walk(config(row), plays(walk.answers(answer))).ask(body, front, headers=brings(row))
         found["answer"] = {"host": answer, "status": near.status, "caller": _caller(near), "spent": _spent(record)}
     status, error = odd.get("error", (401, ERROR))
-    near, record = await Walk(config(row), plays(walk.answers(error, status))).ask(body, front)
+    near, record = await Walk(config(row), plays(walk.answers(error, status))).ask(body, front, headers=brings(row))
     known = json.loads(record.attempts)[-1]
     found["error"] = {
         "host": [status, error],
@@ -351,7 +359,9 @@ async def _answers(row: Row, front: str, via: str, model: str, odd: dict[str, An
     }
     stream = odd.get("stream") or STREAMS.get(via)
     if stream is not None and front in ("chat", "messages"):
-        near, record = await Walk(config(row), plays(walk.streams(stream))).ask({**body, "stream": True}, front)
+        near, record = await Walk(config(row), plays(walk.streams(stream))).ask(
+            {**body, "stream": True}, front, headers=brings(row)
+        )
         found["stream"] = {
             "host": stream.decode().splitlines(),
             "status": near.status,

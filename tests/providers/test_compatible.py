@@ -75,7 +75,6 @@ def test_a_chat_request() -> None:
         ("openai", {"settings": {"organization": "org-1"}}, CHAT, "openai-organization", "org-1"),
         ("openai", {"headers": {"X-Team": "blue"}}, CHAT, "x-team", "blue"),
         ("openai", {"headers": {"Authorization": "Custom 1"}}, CHAT, "authorization", "Custom 1"),
-        ("claude-code", {}, MESSAGES, "anthropic-beta", "oauth-2025-04-20"),
     ],
 )
 def test_credentials_and_headers(name: str, table: dict[str, object], operation: object, header: str, value: str) -> None:

@@ -221,7 +221,8 @@ def test_every_row_that_is_served_can_be_asked() -> None:
         }
         if name == "watsonx":
             settings["project_id"] = "p"
-        provider = compatible.build(name, schema.Provider(settings=settings), schema.Upstream(), [SECRET])
+        keys = [] if row.caller_only else [SECRET]
+        provider = compatible.build(name, schema.Provider(settings=settings), schema.Upstream(), keys)
         for request in (provider.key_request(ProviderKey(name, SECRET)), provider.models_request(ProviderKey(name, SECRET))):
             if request is None or row.local:
                 continue

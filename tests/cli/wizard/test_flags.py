@@ -195,7 +195,7 @@ def test_a_default_that_stands_stays(tmp_path: Path) -> None:
 def test_what_a_new_provider_shadows_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As the questions say it."""
     environ = {"A": "sk-a"}
-    plan, file = filled(tmp_path, Flags(providers=["claude-code=env:A"]), environ, '[providers.anthropic]\nkeys = ["env:A"]\n')
+    plan, file = filled(tmp_path, Flags(providers=["claude-code"]), environ, '[providers.anthropic]\nkeys = ["env:A"]\n')
     room.choose(plan, Flags(), file, tmp_path / "data")
     assert "claude-code/MODEL reaches claude-code" in capsys.readouterr().err
 

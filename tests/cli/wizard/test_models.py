@@ -77,7 +77,7 @@ def test_which_apis(tmp_path: Path) -> None:
 
 def test_shadows(tmp_path: Path) -> None:
     """Both ways: what the new one loses, and what it takes from another; once for each pair."""
-    both = names(tmp_path, ANTHROPIC, Provider("claude-code", keys=[Key("env:NOT_SET_HERE")]))
+    both = names(tmp_path, ANTHROPIC, Provider("claude-code"))
     (line,) = shadows(both, ["claude-code"])
     assert line.startswith("claude-*")
     assert "anthropic answers" in line

@@ -263,8 +263,6 @@ def test_what_the_new_names_shadow(wizard: Wizard, capsys: pytest.CaptureFixture
         (WHICH, ["anthropic", "claude-code"]),
         ("Key of anthropic", KEY),
         ("Another", None),
-        ("Key of claude-code", KEY),
-        ("Another", None),
         check=False,
     )
     assert "claude-code/MODEL reaches claude-code" in " ".join(capsys.readouterr().err.split())
