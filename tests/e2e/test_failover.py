@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -89,6 +90,27 @@ def test_a_provider_goes_down_and_nobody_notices(make: Make, far: FarSide, way: 
 
     eventually(asked_again, within=5.0, every=0.1)
     assert time.monotonic() - since < 5.0
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.long)])
+def test_a_provider_that_refuses_connections(make: Make, far: FarSide, count: int) -> None:
+    """Nobody listens at its address: the fallback answers, and soon it is not even tried any more."""
+    with socket.socket() as taken:  # bound, and deaf
+        taken.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}/one/v1"
+        gateway = make(pair(far).replace(far.url("one"), nowhere))
+        assert many(gateway, count, 50) == {200: count}
+        tried = gateway.query('SELECT count(*) FROM record WHERE attempts LIKE \'%"error":"provider_unreachable"%\'')[0][0]
+    assert tried < count / 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", WAYS)
+def test_ten_thousand_requests_meet_a_broken_provider(make: Make, far: FarSide, way: str) -> None:
+    """50 in flight all the time, and no caller sees a failure."""
+    gateway = make(pair(far))
+    far.scripts["one"] = WAYS[way]
+    assert many(gateway, 10_000, 50) == {200: 10_000}
 
 
 def test_an_outage_is_not_multiplied(make: Make, far: FarSide) -> None:

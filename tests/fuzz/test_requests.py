@@ -68,11 +68,17 @@ def fit_for_the_caller(error: CallerError) -> None:
     assert "planted" not in error.message + str(error.param)
 
 
+UNNAMED = ("gemini", "gemini_array", "raw")
+"""Dialects whose paths name the model and say whether it streams, or nobody does."""
+
+
 @fuzzed("requests", WORDS, 500)
 def test_requests(data: bytes) -> None:
     """Nothing but the promised exceptions; no part of the body in a complaint; error bodies of any shape make ours."""
     seen = second_opinion(data)
     for dialect in DIALECTS.values():
+        if dialect.name == "raw":
+            continue  # it reads nothing, and its errors have no shape of their own
         try:
             asked = dialect.read_request(data)
         except CallerError as error:
@@ -81,7 +87,7 @@ def test_requests(data: bytes) -> None:
             assert asked.model.__class__ is str
             assert asked.end_user.__class__ is str
             assert asked.max_tokens is None or asked.max_tokens.__class__ is int
-            if seen is not None:
+            if seen is not None and dialect.name not in UNNAMED:
                 assert asked.model == seen["model"]
                 assert asked.stream is bool(seen.get("stream"))
         try:
@@ -96,4 +102,4 @@ def test_requests(data: bytes) -> None:
         failed = UpstreamError("provider_error", "The provider failed.", body=data)
         body = json.loads(dialect.render_error(failed, "id"))
         assert body["error"]["aigw_code"] == "provider_error"
-        assert dialect.render_error_event(failed, "id").endswith(b"\n\n")
+        assert dialect.render_error_event(failed, "id").endswith(b"]" if dialect.name == "gemini_array" else b"\n\n")
