@@ -1,10 +1,11 @@
 """How well each deployment does: what is under way, how fast it begins to answer, and whether to pass it over for a while.
 
 A circuit is closed while a deployment answers. It opens when, of the answers in a sliding window, too large a share failed
-(`Settings.errors` of at least `samples`), or when nothing has come back but three failures in a row. While it is open other
-places are preferred. After a pause one real request may look whether it is back (half-open): a good answer closes the circuit,
-a failure doubles the pause up to `longest_pause`. Whoever looks and hears nothing for `LOOK` seconds is not waited for: the
-next one may look too, so that a place that swallowed a request is noticed when it is back.
+(`Settings.errors` of at least `samples`); when nothing has come back but three failures in a row; or when twenty came in a row,
+whatever was before. While it is open other places are preferred. After a pause one real request may look whether it is back
+(half-open): a good answer closes the circuit, a failure doubles the pause up to `longest_pause`. Whoever looks and hears
+nothing for `LOOK` seconds is not waited for: the next one may look too, so that a place that swallowed a request is noticed
+when it is back.
 
 All times are monotonic seconds (perf_counter), handed in.
 """
@@ -23,6 +24,10 @@ MOST = 4096
 
 IN_A_ROW = 3
 """Failures with no success in the window that open a circuit, however few: traffic may be slow."""
+
+MANY_IN_A_ROW = 20
+"""The same, however many good answers the window still holds: at a thousand requests a second the share of failures would take
+seconds to tell what these tell at once. A place that fails every second time has so many in a row once in a million."""
 
 LOOK = 2.0
 """Seconds that one request has, while a circuit is half-open, before another may look as well."""
@@ -175,7 +180,7 @@ class Health:
 
     def _should_open(self) -> bool:
         good, bad = sum(self._good), sum(self._bad)
-        if not good and self.row >= IN_A_ROW:
+        if self.row >= (MANY_IN_A_ROW if good else IN_A_ROW):
             return True
         settings = self.settings
         return good + bad >= settings.samples and bad >= settings.errors * (good + bad)

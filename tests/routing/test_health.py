@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aigw.routing.health import IN_A_ROW, LEARNED, LOOK, MOST, Board, Health, Settings
+from aigw.routing.health import IN_A_ROW, LEARNED, LOOK, MANY_IN_A_ROW, MOST, Board, Health, Settings
 
 
 def health(**settings: float) -> Health:
@@ -29,6 +29,18 @@ def test_it_opens_by_share_not_by_one() -> None:
     assert one.closed
     fails(one, 0)
     assert one.state(0.1) == "open"
+
+
+def test_many_in_a_row_are_enough_whatever_was_before() -> None:
+    """A busy place that dies is passed over at once, not when its failures outnumber the good answers of ten seconds."""
+    one = health()
+    works(one, 0, 50_000)
+    fails(one, 0.1, MANY_IN_A_ROW - 1)
+    works(one, 0.1)
+    fails(one, 0.2, MANY_IN_A_ROW - 1)
+    assert one.closed
+    fails(one, 0.2)
+    assert not one.allows(0.3)
 
 
 def test_three_failures_and_nothing_else_are_enough() -> None:
