@@ -131,6 +131,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     loss: str = ""  # what the provider's dialect could not say of the request, with commas between
     canary: str = ""  # the canary that it was counted for
     arm: str = ""  # old, new, or shadow: a copy of another exchange, whose answer nobody got
+    charged: int = 0  # nano-USD that its consumer's money budgets were charged
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):

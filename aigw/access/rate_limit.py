@@ -25,8 +25,8 @@ class RateLimit:
     def claims(self, caller: Caller) -> tuple[Claim, ...]:
         """What one request of this caller takes up; () where nothing limits it."""
         consumer = caller.consumer
-        rpm = self._rpm if consumer.rpm is None else consumer.rpm
-        concurrency = self._concurrency if consumer.concurrency is None else consumer.concurrency
+        rpm = self._rpm if consumer.terms.rpm is None else consumer.terms.rpm
+        concurrency = self._concurrency if consumer.terms.concurrency is None else consumer.terms.concurrency
         if not rpm and not concurrency:
             return ()
         wanted = []

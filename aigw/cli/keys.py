@@ -10,7 +10,7 @@ import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
@@ -22,9 +22,13 @@ from aigw.cli.output import Column
 from aigw.errors import StoreError
 
 if TYPE_CHECKING:
+    import msgspec
+
     from aigw.config.schema import Config
     from aigw.consumer import Consumer, ConsumerKey
     from aigw.storage.base import Store
+
+S = TypeVar("S", bound="msgspec.Struct")
 
 NAME_LENGTH = 64
 NAME_MARKS = "._-@/+ "  # besides letters and digits of any script, not at either end
@@ -70,7 +74,7 @@ def create(
     group = None if group is None else valid_name(group, "--group") if group else ""
     now = time.time()
     ends = None if expires is None else _expiry(expires, now)
-    wanted = {"group": group, "rpm": rpm, "concurrency": concurrency}
+    wanted = {"group": group, "terms": {"rpm": rpm, "concurrency": concurrency}}
     asyncio.run(_create(locations(context), name, wanted, _tags(tag or []), ends, now, dry_run=dry_run, as_json=as_json))
 
 
@@ -164,22 +168,25 @@ async def issue(
 
 
 def _changed(consumer: Consumer, wanted: Mapping[str, Any], tags: Mapping[str, str]) -> Consumer:
-    changes = {field: value for field, value in wanted.items() if value is not None}
+    changes = {field: value for field, value in wanted.items() if value is not None and field != "terms"}
+    terms = {field: value for field, value in wanted.get("terms", {}).items() if value is not None}
+    if terms:
+        changes["terms"] = _replace(consumer.terms, **terms)
     if tags:
         changes["tags"] = json.dumps({**_tags_of(consumer), **tags}, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return _replace(consumer, **changes) if changes else consumer
 
 
-def _replace(consumer: Consumer, **changes: Any) -> Consumer:
+def _replace(struct: S, **changes: Any) -> S:
     import msgspec
 
-    return msgspec.structs.replace(consumer, **changes)
+    return msgspec.structs.replace(struct, **changes)
 
 
 def _differences(old: Consumer, new: Consumer) -> str:
-    fields = ("group", "tags", "rpm", "concurrency")
-    changed = [field for field in fields if getattr(old, field) != getattr(new, field)]
-    return ", ".join(f"{field} {_or_dash(getattr(old, field))} -> {_or_dash(getattr(new, field))}" for field in changed)
+    pairs = [(field, getattr(old, field), getattr(new, field)) for field in ("group", "tags")]
+    pairs += [(field, getattr(old.terms, field), getattr(new.terms, field)) for field in new.terms.__struct_fields__]
+    return ", ".join(f"{field} {_or_dash(was)} -> {_or_dash(now)}" for field, was, now in pairs if was != now)
 
 
 # ---- list, show
@@ -237,8 +244,8 @@ def show(
         "id": consumer.id,
         "group": consumer.group,
         "tags": _tags_of(consumer),
-        "rpm": consumer.rpm,
-        "concurrency": consumer.concurrency,
+        "rpm": consumer.terms.rpm,
+        "concurrency": consumer.terms.concurrency,
         "disabled": consumer.disabled,
     }
     of_keys = [_key_facts(consumer, key, now) for key in keys]
@@ -247,8 +254,8 @@ def show(
         output.json({**facts, "keys": [{field: fact[field] for field in fields} for fact in of_keys]})
         return
     facts["tags"] = _tag_text(_tags_of(consumer))
-    facts["rpm"] = "as [limits]" if consumer.rpm is None else consumer.rpm or "no limit"
-    facts["concurrency"] = "as [limits]" if consumer.concurrency is None else consumer.concurrency or "no limit"
+    facts["rpm"] = "as [limits]" if consumer.terms.rpm is None else consumer.terms.rpm or "no limit"
+    facts["concurrency"] = "as [limits]" if consumer.terms.concurrency is None else consumer.terms.concurrency or "no limit"
     facts["disabled"] = "yes" if consumer.disabled else "no"
     for label, value in facts.items():
         output.data(f"{label + ':':<13}{output.safe(str(value)) or '-'}")

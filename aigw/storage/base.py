@@ -101,6 +101,11 @@ class Store(Protocol):
         and where time is not asked for, most requests come first. *only* names what is counted ({"consumer": "alice"}); *parts*
         is the length of each row's `trend`. Raises ValueError for a grouping or a zone that is none."""
 
+    async def spent(self, holders: Iterable[str], since: float) -> dict[str, tuple[int, int]]:
+        """Nano-USD and tokens that each of *holders* (a consumer's id; "g:" and a group's name) was charged by the kept records
+        that began at *since* (epoch seconds, the start of a quarter of an hour) or later. It is exactly their sum, for longer
+        than the records are kept; who has nothing is left out."""
+
     async def records(
         self,
         *,
@@ -138,39 +143,56 @@ class Store(Protocol):
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
-    """A wish to use *amount* of the counter *key*, which may hold at most *limit*.
+    """A wish to use *amount* of the counter *key*, which may hold at most *limit*. There are three kinds:
 
-    `window` is its period in seconds (the count starts again with each), or 0 for a gauge: what is held counts until it is
-    released (requests at once).
+    - `window` seconds long (it slides, up to an hour): requests or tokens a minute;
+    - `window` 0, a gauge: what is held counts until it is released (requests at once);
+    - `ends` (epoch seconds; `inf` for ever), a period: one window of a budget. Its key names the period, what is held is
+      replaced by what was used, and it must be primed with what the period had used before (see `Counters.prime`).
     """
 
     key: str
     amount: int
     limit: int
     window: int = 60
+    ends: float = 0.0
 
 
 class Permit(msgspec.Struct, gc=False):
     """What `hold` gave: keep it until `settle` or `release`. `refused` is the claim that did not fit, None when all were
-    granted; `retry_after` (seconds) says when it may. A refused permit holds nothing."""
+    granted; `retry_after` (seconds) says when it may. `unknown` are keys of periods that must be primed first. A permit with
+    one of these two holds nothing. `left` says, claim by claim, how much of each limit is still free after this hold (never
+    below 0), also where it was refused (then before it)."""
 
     claims: tuple[Claim, ...] = ()
     refused: Claim | None = None
     retry_after: float = 0.0
     token: Any = None
+    left: Sequence[int] = ()
+    unknown: Sequence[str] = ()
 
 
 class Counters(Protocol):
     """Rate windows, gauges and budgets, shared by all who serve. All claims of one hold are granted together or not at all."""
 
     async def hold(self, claims: Sequence[Claim], now: float) -> Permit:
-        """One round trip. *now* is seconds since the epoch."""
+        """One round trip. *now* is seconds since the epoch. Raises StoreError when the counters are out of reach."""
 
     def settle(self, permit: Permit, used: Mapping[str, int]) -> None:
-        """What was really used, by key; keys not named keep what they held, gauges fall back. Only enqueues; once."""
+        """What was really used, by key, which may be more than the limit; keys not named keep what they held, gauges fall back.
+        Only enqueues; once."""
 
     def release(self, permit: Permit) -> None:
-        """Nothing was used: windows and gauges get back what was held. Only enqueues; once."""
+        """Nothing was used: windows, periods and gauges get back what was held. Only enqueues; once."""
+
+    async def prime(self, used: Mapping[str, tuple[int, float]]) -> None:
+        """What periods had used already, with their ends, by key; those that are known stay as they are."""
+
+    async def read(self, keys: Sequence[str]) -> list[int | None]:
+        """What each of these periods has used, holds included; None where it is not known."""
+
+    def add(self, used: Mapping[str, int]) -> None:
+        """More was used of these periods than anybody held. Only enqueues; those that are not known stay so."""
 
     async def sweep(self, now: float) -> None:
         """Forget windows that ended. Called now and then."""

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from aigw.consumer import Consumer, ConsumerKey
+from aigw.consumer import Consumer, ConsumerKey, Terms
 from aigw.errors import StoreError
 from aigw.exchange import Record
 from aigw.storage.base import GROUPINGS, Change, UsageRow
@@ -189,7 +189,7 @@ class SqliteStore:
                 query = "SELECT 1 FROM consumer WHERE name = ? AND id <> ?"
                 if self._connection.execute(query, (consumer.name, consumer.id)).fetchone():
                     raise StoreError(f"another consumer is already called {consumer.name!r}: choose another name")
-                self._upsert("consumer", ("id",), _CONSUMER, msgspec.structs.astuple(consumer))
+                self._upsert("consumer", ("id",), _CONSUMER, _consumer_row(consumer))
                 self._note_change("consumer", consumer.id)
 
         await self._write(write)
@@ -760,7 +760,14 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 
 def _consumer(row: Sequence[Any]) -> Consumer:
-    return msgspec.convert(dict(zip(_CONSUMER, row, strict=True)), Consumer, strict=False)
+    values = dict(zip(_CONSUMER, row, strict=True))
+    values["terms"] = msgspec.json.decode(values["terms"], type=Terms)
+    return Consumer(**values | {name: bool(values[name]) for name in ("lead", "disabled")})
+
+
+def _consumer_row(consumer: Consumer) -> tuple[Any, ...]:
+    row = dict(zip(_CONSUMER, msgspec.structs.astuple(consumer), strict=True))
+    return tuple((row | {"terms": msgspec.json.encode(consumer.terms).decode()}).values())
 
 
 def _key(row: Sequence[Any]) -> ConsumerKey:

@@ -17,7 +17,7 @@ from aigw.access.authenticate import ANONYMOUS, REFUSAL, Directory, configured, 
 from aigw.access.consumer_keys import checksum, digest, mint, new_id
 from aigw.access.throttle import Throttle, ThrottledError
 from aigw.config.schema import Consumer as ConsumerTable
-from aigw.consumer import Caller, Consumer, ConsumerKey
+from aigw.consumer import Caller, Consumer, ConsumerKey, Terms
 from aigw.errors import ConfigError, GatewayError, PolicyError
 from aigw.protocols import DIALECTS
 from aigw.storage.open import open_store
@@ -171,7 +171,7 @@ def test_changes() -> None:
     assert refusal(made, bearer(BOB_KEY)).code == "policy_key_invalid"
     made.apply({}, {BOB_STORED.id: BOB_STORED}, 2)
     assert made.authenticate(bearer(BOB_KEY)).consumer == BOB
-    renamed = Consumer(id="b", name="robert", rpm=5)
+    renamed = Consumer(id="b", name="robert", terms=Terms(rpm=5))
     made.apply({"b": renamed}, {}, 3)
     assert made.authenticate(bearer(BOB_KEY)).consumer == renamed
     made.apply({}, {BOB_STORED.id: ConsumerKey(**{**fields(BOB_STORED), "revoked": 7.0})}, 4)
@@ -195,7 +195,7 @@ def test_config_consumers() -> None:
     made = directory(configured=[by_key, by_digest, ours])
 
     assert made.authenticate(bearer("literal-secret")).consumer == Consumer(
-        id="config:ci", name="ci", group="build", tags='{"team":"x"}', rpm=3
+        id="config:ci", name="ci", group="build", tags='{"team":"x"}', terms=Terms(rpm=3)
     )
     assert made.authenticate(headers(("x-api-key", "other-secret"))).key.id == "config:gitops"
     assert made.authenticate(bearer(ALICE_KEY)).consumer.name == "ours"
@@ -260,8 +260,8 @@ async def test_follow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         await theirs.put_consumer(ALICE)
         await theirs.put_key(ALICE_STORED)
         await eventually(lambda: known(made, ALICE_KEY))
-        await theirs.put_consumer(Consumer(id="a", name="alice", rpm=7))
-        await eventually(lambda: made.authenticate(bearer(ALICE_KEY)).consumer.rpm == 7)
+        await theirs.put_consumer(Consumer(id="a", name="alice", terms=Terms(rpm=7)))
+        await eventually(lambda: made.authenticate(bearer(ALICE_KEY)).consumer.terms.rpm == 7)
 
         await ours.store.close()
         await asyncio.sleep(0.1)

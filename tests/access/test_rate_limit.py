@@ -6,7 +6,7 @@ import pytest
 
 from aigw.access.rate_limit import RateLimit
 from aigw.config.schema import Limits
-from aigw.consumer import Caller, Consumer, ConsumerKey
+from aigw.consumer import Caller, Consumer, ConsumerKey, Terms
 from aigw.errors import PolicyError, StoreError
 from aigw.storage.base import Claim, Counters
 from aigw.storage.open import open_counters
@@ -15,7 +15,7 @@ NOON = 1_800_000_000.0
 
 
 def caller(name: str = "alice", rpm: int | None = None, concurrency: int | None = None, key: str = "k") -> Caller:
-    consumer = Consumer(id=f"id-{name}", name=name, rpm=rpm, concurrency=concurrency)
+    consumer = Consumer(id=f"id-{name}", name=name, terms=Terms(rpm=rpm, concurrency=concurrency))
     return Caller(consumer, ConsumerKey(id=key, consumer_id=consumer.id, digest=b""))
 
 

@@ -75,7 +75,7 @@ async def test_create_again(aigw: CommandLine) -> None:
         'Changed alice: group - -> 研发, tags {"team":"core"} -> {"site":"Aachen","team":"core"}, rpm - -> 0.\n'
     )
     (alice,), keys = await stored(aigw.data_dir)
-    assert (alice.group, json.loads(alice.tags), alice.rpm) == ("研发", {"site": "Aachen", "team": "core"}, 0)
+    assert (alice.group, json.loads(alice.tags), alice.terms.rpm) == ("研发", {"site": "Aachen", "team": "core"}, 0)
     assert [one.id for one in keys] == [id_of(first), id_of(second)]
     assert keys[0].expires is None
     assert keys[1].expires == pytest.approx(keys[1].created + 30 * 86400)

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from aigw.consumer import Consumer, ConsumerKey
+from aigw.consumer import Consumer, ConsumerKey, Terms
 from aigw.errors import StoreError
 from aigw.exchange import Record
 from aigw.storage.base import Change, Store, UsageRow
@@ -59,7 +59,7 @@ def exact(values: list[int], share: float) -> int:
 
 async def test_a_consumer_comes_back_as_it_was_put(store: Store) -> None:
     """Every field survives; a second put replaces; both names find it."""
-    consumer = Consumer(id="c1", name="ci", group="eng", tags='{"a":"b"}', rpm=5, concurrency=2, disabled=True)
+    consumer = Consumer(id="c1", name="ci", group="eng", tags='{"a":"b"}', terms=Terms(rpm=5, concurrency=2), disabled=True)
     await store.put_consumer(consumer)
     assert await store.consumer("ci") == await store.consumer("c1") == consumer
     plain = Consumer(id="c1", name="renamed")

@@ -57,6 +57,7 @@ RECORD_FIELDS = (
     "loss",
     "canary",
     "arm",
+    "charged",
 )
 """The fields of a record at this step, in their order."""
 
@@ -104,8 +105,10 @@ STATEMENTS = (
         name TEXT NOT NULL UNIQUE,
         "group" TEXT NOT NULL DEFAULT '',
         tags TEXT NOT NULL DEFAULT '',
-        rpm INTEGER,
-        concurrency INTEGER,
+        terms TEXT NOT NULL DEFAULT '{}',
+        metadata TEXT NOT NULL DEFAULT '',
+        lead INTEGER NOT NULL DEFAULT 0,
+        parent TEXT NOT NULL DEFAULT '',
         disabled INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID
     """,
@@ -124,6 +127,17 @@ STATEMENTS = (
     """,
     "CREATE INDEX consumer_key_by_consumer ON consumer_key (consumer_id)",
     "CREATE TABLE change (seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL)",
+    # What each holder of a budget (a consumer's id, "g:" and a group's name) has used, by quarters of an hour: the days of any
+    # calendar begin at one. Written with the records it sums up, in the same transaction.
+    """
+    CREATE TABLE spent (
+        holder TEXT NOT NULL,
+        quarter INTEGER NOT NULL,
+        usd INTEGER NOT NULL,
+        tokens INTEGER NOT NULL,
+        PRIMARY KEY (holder, quarter)
+    ) WITHOUT ROWID
+    """,
     # A record is kept as it came from the journal, a JSON array of its fields in their order: 49 columns of their own took 8 us
     # of CPU to write, this takes 3, and a new field needs no new column. The view `record` shows the fields.
     "CREATE TABLE record_line (at REAL NOT NULL, id TEXT NOT NULL, line BLOB NOT NULL)",
