@@ -36,12 +36,14 @@ def reachable(names: list[str]) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-full.lock", "requirements-dev.lock"])
 def test_pip_locks_agree_with_uv_lock(name: str) -> None:
     """Same packages, same versions, same files."""
     wanted = [dependency["name"] for dependency in LOCK["aigw"]["dependencies"]]
+    if name != "requirements.lock":
+        wanted += [one["name"] for extra in LOCK["aigw"]["optional-dependencies"].values() for one in extra]
     if "dev" in name:
-        wanted += [dependency["name"] for dependency in LOCK["aigw"]["dev-dependencies"]["dev"]]
+        wanted += [dependency["name"] for dependency in LOCK["aigw"]["dev-dependencies"]["dev"] if dependency["name"] != "aigw"]
     expected = {}
     for package in reachable(wanted):
         files = [*LOCK[package].get("wheels", []), *([LOCK[package]["sdist"]] if "sdist" in LOCK[package] else [])]
@@ -62,13 +64,18 @@ def test_uv_lock_agrees_with_pyproject() -> None:
         return {(one["name"], "".join(sorted(one.get("specifier", "")))) for one in requirements}
 
     metadata = LOCK["aigw"]["metadata"]
-    assert asked(project["project"]["dependencies"]) == locked(metadata["requires-dist"])
-    assert asked(project["dependency-groups"]["dev"]) == locked(metadata["requires-dev"]["dev"])
+    extras = project["project"]["optional-dependencies"]
+    assert asked([*project["project"]["dependencies"], *(one for extra in extras.values() for one in extra)]) == locked(
+        metadata["requires-dist"]
+    )
+    assert [f"aigw[{','.join(sorted(extras))}]"] == [one for one in project["dependency-groups"]["dev"] if "[" in one]
+    developers = [one for one in project["dependency-groups"]["dev"] if "[" not in one]
+    assert asked(developers) == {one for one in locked(metadata["requires-dev"]["dev"]) if one[0] != "aigw"}
 
 
 def test_every_runtime_package_has_wheels_for_the_pythons_we_take() -> None:
     """With wheels only, a package without one for a supported Python could not be installed."""
-    for package in pip_lock("requirements.lock"):
+    for package in pip_lock("requirements-full.lock"):
         wheels = " ".join(file["url"].rpartition("/")[2] for file in LOCK[package]["wheels"])
         if "-none-any.whl" in wheels:
             continue
@@ -80,7 +87,7 @@ def test_every_runtime_package_has_wheels_for_the_pythons_we_take() -> None:
 def test_every_locked_package_is_explained() -> None:
     """docs/dependencies.md names each package of both locks, and gives each runtime one a row of its own."""
     page = (ROOT / "docs/dependencies.md").read_text("utf-8")
-    assert [name for name in pip_lock("requirements.lock") if f"\n| {name} |" not in page] == []
+    assert [name for name in pip_lock("requirements-full.lock") if f"\n| {name} |" not in page] == []
     words = set(re.findall(r"[\w.-]*\w", page))
     assert [name for name in pip_lock("requirements-dev.lock") if name not in words] == []
 
@@ -88,4 +95,4 @@ def test_every_locked_package_is_explained() -> None:
 def test_no_row_outlives_its_package() -> None:
     """A package that left the lock leaves the page."""
     page = (ROOT / "docs/dependencies.md").read_text("utf-8").partition("## Data taken in")[0]
-    assert set(re.findall(r"^\| ([\w.-]+) \|", page, re.MULTILINE)) - {"Package"} == set(pip_lock("requirements.lock"))
+    assert set(re.findall(r"^\| ([\w.-]+) \|", page, re.MULTILINE)) - {"Package"} == set(pip_lock("requirements-full.lock"))
