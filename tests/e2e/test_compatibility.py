@@ -143,17 +143,28 @@ class Tap:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._sent: list[bytearray] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._pairs: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 near, _ = self._server.accept()
-                far = socket.create_connection(("127.0.0.1", self._far))
-                kept = bytearray()
-                self._sent.append(kept)
-                for one, other, keep in ((near, far, kept), (far, near, None)):
-                    threading.Thread(target=self._copy, args=(one, other, keep), daemon=True).start()
+                pair = threading.Thread(target=self._join, args=(near,), daemon=True)
+                self._pairs.append(pair)
+                pair.start()
+                del near
+
+    def _join(self, near: socket.socket) -> None:
+        """Copy both ways until either side has ended; then nothing of the connection is left."""
+        with near, suppress(OSError), socket.create_connection(("127.0.0.1", self._far)) as far:
+            kept = bytearray()
+            self._sent.append(kept)
+            back = threading.Thread(target=self._copy, args=(far, near, None), daemon=True)
+            back.start()
+            self._copy(near, far, kept)
+            back.join()
 
     @staticmethod
     def _copy(one: socket.socket, other: socket.socket, keep: bytearray | None) -> None:
@@ -167,7 +178,13 @@ class Tap:
                 end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        """When the emulator has closed its ends, or soon does."""
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)  # wakes `accept`; a mere close does not
         self._server.close()
+        self._accepting.join(5)
+        for pair in self._pairs:
+            pair.join(5)
 
     def requests(self) -> list[tuple[str, bytes]]:
         """Path and body of each, so far."""
