@@ -103,8 +103,8 @@ class Store(Protocol):
 
     async def spent(self, holders: Iterable[str], since: float) -> dict[str, tuple[int, int]]:
         """Nano-USD and tokens that each of *holders* (a consumer's id; "g:" and a group's name) was charged by the kept records
-        that began at *since* (epoch seconds, the start of a quarter of an hour) or later. It is exactly their sum, for longer
-        than the records are kept; who has nothing is left out."""
+        that began at *since* (epoch seconds, the start of a quarter of an hour) or later. It is exactly their sum, however long
+        the records are kept: from 0 on for ever, else for the last hundred days. Who has nothing is left out."""
 
     async def records(
         self,

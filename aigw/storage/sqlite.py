@@ -46,6 +46,7 @@ from aigw.storage.rollup import (
     RollupKey,
     count_by_shape,
 )
+from aigw.storage.spent import EXACT_FOR, MERGED_AT_ONCE, QUARTER, charges
 from aigw.storage.sqlite_usage import TIMES, Question, answer
 from aigw.storage.storable import read_line, storable, write_line
 
@@ -127,6 +128,7 @@ class SqliteStore:
         self._combinations: dict[CombinationKey, Rollup] = {}  # as they stand in the file
         self._combinations_begun: dict[int, int] = {}
         self._data_version = -1
+        self._spent_merged, self._spent_holder = 0, ""  # the day on which that was done; how far it has come
         self._reader: sqlite3.Connection | None = None
         with self._plain_errors():
             self._create()
@@ -247,6 +249,7 @@ class SqliteStore:
                 if self._insert_records(records, lines) != len(records):
                     raise _SomeKnownError
                 self._note_failures(records)
+                self._note_spent(records)
                 self._roll_up(records)
                 return len(records)
         except _SomeKnownError:
@@ -254,6 +257,7 @@ class SqliteStore:
                 fresh = self._unknown(records, lines)
                 self._insert_records([record for record, _ in fresh], [line for _, line in fresh])
                 self._note_failures([record for record, _ in fresh])
+                self._note_spent([record for record, _ in fresh])
                 self._roll_up([record for record, _ in fresh])
                 return len(fresh)
 
@@ -268,6 +272,12 @@ class SqliteStore:
         values = [value for record in records if record.outcome not in _WELL for value in (record.at, record.id)]
         if values:
             self._insert("failure", ("at", "id"), values, "ON CONFLICT DO NOTHING")
+
+    def _note_spent(self, records: Sequence[Record]) -> None:
+        values = [value for key, sums in charges(records).items() for value in (*key, *sums)]
+        if values:
+            add = "ON CONFLICT (holder, quarter) DO UPDATE SET usd = usd + excluded.usd, tokens = tokens + excluded.tokens"
+            self._insert("spent", ("holder", "quarter", "usd", "tokens"), values, add)
 
     def _unknown(self, records: Sequence[Record], lines: Sequence[bytes]) -> list[tuple[Record, bytes]]:
         """Those of *records* that are not kept yet, each once, with their lines."""
@@ -367,6 +377,20 @@ class SqliteStore:
         rollup = self._rollups[key] = Rollup() if row is None else Rollup.from_row(row)
         return key, rollup
 
+    async def spent(self, holders: Iterable[str], since: float) -> dict[str, tuple[int, int]]:
+        wanted, first = list(holders), max(0, math.ceil(since / QUARTER))
+
+        def read() -> dict[str, tuple[int, int]]:
+            found = {}
+            query = "SELECT sum(usd), sum(tokens) FROM spent WHERE holder = ? AND quarter >= ?"
+            for holder in wanted:
+                usd, tokens = self._connection.execute(query, (holder, first)).fetchone()
+                if usd is not None:
+                    found[holder] = usd, tokens
+            return found
+
+        return await self._write(read)  # in the thread that writes: what was appended is in it
+
     async def records(
         self,
         *,
@@ -465,10 +489,33 @@ class SqliteStore:
                 )
                 gone = self._expire_records(records_before, limit)
                 gone += self._expire_sums(int(rollups_before // _HOUR), limit - gone, whole=not gone)
+                self._merge_spent()
                 query = "DELETE FROM value WHERE key IN (SELECT key FROM value WHERE expires < ? LIMIT ?)"
                 return gone + self._connection.execute(query, (time.time(), max(0, limit - gone))).rowcount
 
         return await self._write(write)
+
+    def _merge_spent(self) -> None:
+        """Put quarters that no window begins in any more together, a few holders at a time, once a day."""
+        today = int(time.time() // 86400)
+        if self._spent_merged == today:
+            return
+        query = "SELECT holder FROM spent WHERE holder > ? ORDER BY holder LIMIT 1"  # one step over all rows of a holder
+        for _ in range(MERGED_AT_ONCE):
+            row = self._connection.execute(query, (self._spent_holder,)).fetchone()
+            if row is None:
+                self._spent_merged, self._spent_holder = today, ""
+                return
+            self._spent_holder = row[0]
+            old = (row[0], int((time.time() - EXACT_FOR) // QUARTER))
+            where = "FROM spent WHERE holder = ? AND quarter BETWEEN 1 AND ?"
+            self._connection.execute(
+                f"INSERT INTO spent (holder, quarter, usd, tokens) SELECT holder, 0, sum(usd), sum(tokens) {where} "
+                "GROUP BY holder ON CONFLICT (holder, quarter) "
+                "DO UPDATE SET usd = usd + excluded.usd, tokens = tokens + excluded.tokens",
+                old,
+            )
+            self._connection.execute(f"DELETE {where}", old)
 
     def _expire_records(self, before: float, limit: int) -> int:
         if self._connection.execute("SELECT 1 FROM record_line WHERE at < ? LIMIT 1", (before,)).fetchone() is None:

@@ -555,3 +555,56 @@ async def test_swap_replaces_what_was_seen_and_nothing_else(store: Store, open_a
     await asyncio.sleep(0.1)
     assert await store.swap("brief", b"y", expected=None) is True
     assert await store.get("brief") == b"y"
+
+
+async def test_spent_is_the_sum_of_the_records(store: Store, open_again: Callable[[], Store]) -> None:
+    """Exactly, whoever wrote them, however often, and whatever else happens; of a consumer and of its group."""
+    chance = random.Random(5)
+    other = open_again()
+    records = [
+        record(
+            NOON + chance.uniform(-86400, 86400),
+            consumer_id=chance.choice(["c1", "c2", ""]),
+            group=chance.choice(["", "g"]),
+            charged=chance.randrange(10**9),
+            input=chance.randrange(9000),
+            output=chance.randrange(900),
+        )
+        for _ in range(1000)
+    ]
+    batches = [records[start : start + 70] for start in range(0, 1000, 50)]  # some of them twice
+    await asyncio.gather(*((store, other)[number % 2].append(batch) for number, batch in enumerate(batches)))
+    await other.close()
+    for since in (0.0, NOON - 3600, NOON, NOON + 900):
+        expected: dict[str, tuple[int, int]] = {}
+        for kept in records:
+            for holder in (kept.consumer_id, f"g:{kept.group}" if kept.group else ""):
+                if holder and kept.at >= since:
+                    usd, tokens = expected.get(holder, (0, 0))
+                    expected[holder] = usd + kept.charged, tokens + kept.input + kept.output
+        assert await store.spent(["c1", "c2", "g:g", "nobody"], since) == expected
+    assert await store.spent([], 0) == {}
+
+
+async def test_spent_outlives_the_records_and_their_quarters(store: Store) -> None:
+    """Deleted records stay charged; what is so old that no window begins there is still in the total."""
+    now = time.time() // 900 * 900
+    long_ago = now - 200 * 86400
+    await store.append([record(at, consumer_id="c", charged=1, input=1) for at in (long_ago, long_ago + 5000, now, now - 900)])
+    for _ in range(3):
+        await store.expire(now + 9999, now + 9999)
+        assert await store.spent(["c"], 0) == {"c": (4, 4)}
+        assert await store.spent(["c"], now) == {"c": (1, 1)}
+        assert await store.spent(["c"], now - 86400) == {"c": (2, 2)}
+    await store.append([record(long_ago, consumer_id="c", charged=1)])  # a journal that was found late
+    assert await store.spent(["c"], 0) == {"c": (5, 4)}
+
+
+async def test_a_holder_called_by_any_name(store: Store) -> None:
+    """Quotes and snowmen are names; a charge that is no number is made one, and holds up nobody."""
+    names = ["o'hara", "☃", "a%b_"]
+    await store.append([record(consumer_id=name, charged=3) for name in names])
+    await store.append([record(consumer_id="☃", charged=2**70), record(consumer_id="☃", charged=4)])
+    found = await store.spent(names, 0)
+    assert found["o'hara"] == found["a%b_"] == (3, 0)
+    assert found["☃"] == (3 + 10**15 + 4, 0)
