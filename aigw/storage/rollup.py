@@ -14,6 +14,8 @@ disagree.
 
 from __future__ import annotations
 
+import itertools
+import math
 import operator
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -107,6 +109,9 @@ SHOWN = (
 
 FEW = 40
 """Records whose durations are remembered one by one: as many as a histogram has buckets."""
+
+_HOUR = 3600
+_at = operator.attrgetter("at")
 
 _LARGEST = 2**53
 """Where a sum stops. In nano-dollars that is nine million an hour; a thousand of these still add up to 64 bits."""
@@ -260,6 +265,22 @@ def count_by_shape(records: Iterable[Record]) -> Iterator[Counted]:
         called = (route or asked)[:LONGEST_NAME]
         names = consumer, group, key, provider, model[:LONGEST_NAME], called, operation, error
         yield Counted(names, currency, Rollup.of(alike))
+
+
+def by_hour(records: Sequence[Record]) -> Iterable[tuple[int, Sequence[Record]]]:
+    """*records* by the hour in which they began. Raises ValueError when one began at no time."""
+    if not records:
+        return []
+    times = list(map(_at, records))
+    if not math.isfinite(sum(times)):
+        raise ValueError("a record holds a time that is no number")
+    first, last = int(min(times) // _HOUR), int(max(times) // _HOUR)
+    if first == last:  # nearly always
+        return [(first, records)]
+    return [
+        (hour, list(those))
+        for hour, those in itertools.groupby(sorted(records, key=_at), key=lambda record: int(record.at // _HOUR))
+    ]
 
 
 class Trend:

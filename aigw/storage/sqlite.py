@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import math
 import operator
 import os
 import sqlite3
 import time
-import zoneinfo
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,8 +29,9 @@ import msgspec
 from aigw.consumer import Consumer, ConsumerKey, Terms
 from aigw.errors import StoreError
 from aigw.exchange import Record
-from aigw.storage.base import GROUPINGS, Change, UsageRow
+from aigw.storage.base import Change, UsageRow
 from aigw.storage.migrations import LATEST, MIGRATIONS, Migration
+from aigw.storage.questions import PAGE, answer, question
 from aigw.storage.rollup import (
     DAY,
     DIMENSIONS,
@@ -44,10 +42,10 @@ from aigw.storage.rollup import (
     Counted,
     Rollup,
     RollupKey,
+    by_hour,
     count_by_shape,
 )
 from aigw.storage.spent import EXACT_FOR, MERGED_AT_ONCE, QUARTER, charges
-from aigw.storage.sqlite_usage import TIMES, Question, answer
 from aigw.storage.storable import read_line, storable, write_line
 
 T = TypeVar("T")
@@ -296,7 +294,7 @@ class SqliteStore:
             self._uncombined, self._data_version = None, version
             self._combinations = {}
         touched: dict[RollupKey, Rollup] = {}
-        for hour, those in _by_hour(records):
+        for hour, those in by_hour(records):
             for counted in count_by_shape(those):
                 for dimension in DIMENSIONS:
                     key = RollupKey(dimension, hour, counted.name(dimension), counted.currency)
@@ -327,7 +325,7 @@ class SqliteStore:
         if self._uncombined is None:
             self._uncombined = {}
             query = "SELECT line FROM record_line WHERE rowid > coalesce((SELECT number FROM fact WHERE name = 'combined'), 0)"
-            for hour, those in _by_hour(_readable(line for (line,) in self._connection.execute(query))):
+            for hour, those in by_hour(_readable(line for (line,) in self._connection.execute(query))):
                 for counted in count_by_shape(those):
                     self._note_combination(hour, counted)
         touched: dict[CombinationKey, Rollup] = {}
@@ -456,24 +454,19 @@ class SqliteStore:
         Days of zones that are not whole hours from UTC begin in the middle of a sum: their first and last hours are
         counted from records in the same way. Hours are UTC's, named by the local time at which they begin.
         """
-        asked = tuple(filter(None, by.split(",")))
-        for name in (*asked, *(only or {})):
-            if name not in GROUPINGS or (only and name in only and name in TIMES):
-                raise ValueError(f"usage is grouped by {', '.join(GROUPINGS)} or nothing, not by {name!r}")
-        if len(set(asked)) < len(asked) or set(TIMES) <= set(asked):
-            raise ValueError(f"usage is not grouped by {by!r}: each name once, and day or hour")
-        try:
-            zone: tzinfo = UTC if tz == "UTC" else zoneinfo.ZoneInfo(tz)  # UTC also where no time zone data is installed
-        except (zoneinfo.ZoneInfoNotFoundError, OSError, ValueError):
-            raise ValueError(f"unknown time zone {tz!r}: use a name like Europe/Berlin, Asia/Shanghai or UTC") from None
-        now = time.time()
-        trend = since, min(until, max(now, since))
-        question = Question(asked, since, math.inf if until >= now else until, zone, only or {}, parts, trend)
+        asked = question(by, since, until, tz, only, parts, time.time())
 
         def read(connection: sqlite3.Connection) -> list[UsageRow]:
             connection.execute("BEGIN")  # sums and records of one moment
             try:
-                return answer(connection, question)
+                asking, rows = answer(asked, lagging=True), connection.cursor()
+                select = next(asking)
+                while True:
+                    if select is not None:
+                        rows.execute(*select)
+                    select = asking.send(rows.fetchmany(PAGE))
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
             finally:
                 connection.execute("ROLLBACK")
 
@@ -828,19 +821,3 @@ def _readable(lines: Iterable[bytes]) -> list[Record]:
         with contextlib.suppress(msgspec.DecodeError):
             records.append(read_line(line))
     return records
-
-
-def _by_hour(records: Sequence[Record]) -> Iterable[tuple[int, Sequence[Record]]]:
-    """*records* by the hour in which they began. Raises ValueError when one began at no time."""
-    if not records:
-        return []
-    times = list(map(_at, records))
-    if not math.isfinite(sum(times)):
-        raise ValueError("a record holds a time that is no number")
-    first, last = int(min(times) // _HOUR), int(max(times) // _HOUR)
-    if first == last:  # nearly always
-        return [(first, records)]
-    return [
-        (hour, list(those))
-        for hour, those in itertools.groupby(sorted(records, key=_at), key=lambda record: int(record.at // _HOUR))
-    ]
