@@ -26,6 +26,7 @@ from aigw.attempt import Attempter
 from aigw.config import secrets
 from aigw.config.load import ConfigErrors, Loaded
 from aigw.config.schema import (
+    Alert as AlertTable,
     Circuit as CircuitTable,
     Config,
     Consumer as ConsumerTable,
@@ -40,12 +41,14 @@ from aigw.deployment import ProviderKey
 from aigw.errors import ConfigError, UpstreamError
 from aigw.exchange import Receiver, UpstreamRequest
 from aigw.failover import Failover
+from aigw.hooks import Event, Listener
 from aigw.metering.prices import PriceBook
 from aigw.pipeline import Pipeline
 from aigw.protocols.operations import RAW
 from aigw.providers import catalog, compatible, key_check
 from aigw.providers.base import Provider
 from aigw.providers.compatible import CompatibleProvider
+from aigw.providers.proxy import proxy_for
 from aigw.providers.rate_headers import allowance
 from aigw.routing.canaries import Canaries
 from aigw.routing.health import Board, Settings as CircuitSettings
@@ -58,10 +61,12 @@ from aigw.routing.table import Claimant, Table
 from aigw.storage.base import Counters, Store
 from aigw.storage.journal import Journal
 from aigw.storage.open import open_counters, open_store
+from aigw.telemetry.alerts import AGAIN, Alerts, Channel, ErrorRate
 from aigw.telemetry.log import ExchangeLog
 from aigw.telemetry.metrics import Metrics, Reading
 from aigw.upstream.answer import WholeAnswer
 from aigw.upstream.http import HttpTransport
+from aigw.upstream.messenger import Messenger
 from aigw.upstream.mock import DemoTransport
 
 log = logging.getLogger("aigw.gateway")
@@ -79,6 +84,12 @@ CHECK_EVERY = 300.0
 
 CHECK_LOOK = 15.0
 """Seconds between two looks whether any is due."""
+
+LOOK_OUT = 5.0
+"""Seconds between two looks for something to tell of."""
+
+UNSTORED = 60.0
+"""Seconds that records may wait for the store before somebody hears of it."""
 
 MOST_KEYS = 500
 """Keys that metrics tell apart."""
@@ -115,7 +126,8 @@ class Services:
         self.transport = Transports(self.http, DemoTransport())
         self.directory = Directory()
         self.live_models = LiveModels(data_dir / "models")
-        self.canaries = Canaries(self.store)
+        self.alerts = Alerts(messenger(config, self.http), self._is_first)
+        self.canaries = Canaries(self.store, self.alerts.happened)
         self.stateful = Stateful(self.store)
         self.metrics = Metrics(self._readings)
         self.active = 0
@@ -137,9 +149,36 @@ class Services:
         self._begin("consumers", authenticate.follow(self.store, self.directory))
         self._begin("canaries", self.canaries.follow())
         self._begin("housekeeping", self._keep_house())
+        self._begin("alerts", self.alerts.run())
+        self._begin("lookout", self._look_out())
 
     def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
+
+    async def _is_first(self, what: str) -> bool:
+        """Of all processes on this store, to tell of something within the hour."""
+        return await self.store.lease(what, self.canaries.node, AGAIN)
+
+    async def _look_out(self) -> None:
+        """For what no single request shows: providers none of whose keys can be used, records that are not stored."""
+        full_since = 0.0
+        while True:
+            await asyncio.sleep(LOOK_OUT)
+            now = time.perf_counter()
+            for name, pool in self.pools.items():
+                wait = pool.wait(now)
+                if wait > 0:
+                    text = f"None of its {len(pool.keys)} keys can be used; the first comes back in {wait:.0f} s."
+                    self.alerts.happened(
+                        Event(kind="keys", subject=name, text=text, at=time.time(), facts={"seconds": int(wait)})
+                    )
+            pending = self.journal.pending
+            full_since = (full_since or now) if pending else 0.0
+            if pending and now - full_since > UNSTORED:
+                text = f"{pending} records wait in the journal: the store has not taken them for {now - full_since:.0f} s."
+                self.alerts.happened(
+                    Event(kind="storage", subject="records", text=text, at=time.time(), facts={"pending": pending})
+                )
 
     async def _keep_house(self) -> None:
         """Forget what is over: ended rate windows every minute, old rows a few at a time."""
@@ -173,6 +212,8 @@ class Services:
             Reading("auth_failures", "Requests refused for a wrong key, or none.", throttle.failures, grows=True),
             Reading("auth_throttled", "Of those: too many came from one address.", throttle.throttled, grows=True),
             Reading("auth_addresses", "Addresses such requests came from lately.", len(throttle)),
+            Reading("alerts_sent", "Alerts that arrived.", self.alerts.sent, grows=True),
+            Reading("alerts_failed", "Alerts that nobody took.", self.alerts.failed, grows=True),
             Reading("canaries_active", "Canaries that shift or mirror traffic.", len(self.canaries.active)),
             Reading("canary_rollbacks", "Canaries that were rolled back here.", self.canaries.rolled_back, grows=True),
             Reading("canary_pauses", "Canaries that were paused here.", self.canaries.paused, grows=True),
@@ -268,7 +309,7 @@ class Gateway:
             attempter=attempter,
             prices=prices,
             journal=services.journal,
-            listeners=(services.metrics, ExchangeLog(config.log.exchanges)),
+            listeners=self._listeners(),
             config_hash=loaded.hash,
             patience=config.server.timeout,
             scrubber=services.scrubber,
@@ -281,9 +322,16 @@ class Gateway:
                 self.table.set_live(name, known)
         services.http.max_connections = config.upstream.max_connections
         services.directory.reconfigure(required=config.auth.required, configured=built.consumers)
+        services.alerts.reconfigure(built.alerts)
         services.canaries.reconfigure({name: route.targets for name, route in config.routes.items()}, self.providers)
         throttle = services.directory.throttle
         throttle.limit, throttle.names = config.auth.failures_per_minute, config.storage.client_ip
+
+    def _listeners(self) -> tuple[Listener, ...]:
+        always = (self.services.metrics, ExchangeLog(self.config.log.exchanges))
+        if any(not alert.events or "errors" in alert.events for alert in self.config.alerts.values()):
+            return *always, ErrorRate(self.services.alerts)
+        return always
 
     # its life
 
@@ -418,11 +466,14 @@ class Build:
         self.providers: dict[str, Provider] = {}
         self.keys: dict[str, list[ProviderKey]] = {}
         self.consumers: list[Caller] = []
+        self.alerts: list[Channel] = []
         self._proxies()
         for name in config.providers:
             self._provider(name)
         for name, table in config.consumers.items():
             self._consumer(name, table)
+        for name, alert in config.alerts.items():
+            self._alert(name, alert)
         if self._problems:
             raise ConfigErrors([loaded.located(problem) for problem in self._problems])
 
@@ -451,6 +502,15 @@ class Build:
             self.consumers.append(authenticate.configured(name, table, secret))
         except ConfigError as error:
             self._problems.append(error)
+
+    def _alert(self, name: str, table: AlertTable) -> None:
+        try:
+            made = channel(name, table, self._environment)
+        except ConfigError as error:
+            self._problems.append(error)
+            return
+        self.alerts.append(made)
+        self.secrets |= made.secrets
 
     def _resolved(self, table: P, key: str) -> P:
         """*table* with the proxy's address in place of a reference to it."""
@@ -488,6 +548,26 @@ def _key(table: ProviderTable, written: str | KeyTable, label: str, secret: str)
         tpm=written.tpm or 0,
         models=written.models,
     )
+
+
+def messenger(config: Config, http: HttpTransport) -> Messenger:
+    """What carries our own messages: by the proxy and with the trust of `[upstream]`. Raises ConfigError."""
+    upstream = config.upstream
+    said = upstream.proxy
+    if said and said.startswith(("env:", "file:")):
+        said = secrets.resolve(said, key="upstream.proxy")
+
+    def way(scheme: str, host: str, port: int) -> str:
+        return proxy_for(scheme, host, port, proxy=said, no_proxy=upstream.no_proxy, environ=os.environ)
+
+    return Messenger(http, way, upstream.ca_file or "")
+
+
+def channel(name: str, table: AlertTable, environment: Mapping[str, str] | None = None) -> Channel:
+    """`[alerts.NAME]` with its secrets. Raises ConfigError."""
+    url = secrets.resolve(table.url, key=f"alerts.{name}.url", environment=environment)
+    secret = secrets.resolve(table.secret, key=f"alerts.{name}.secret", environment=environment) if table.secret else ""
+    return Channel(name, table, url, secret)
 
 
 def circuits(table: CircuitTable) -> CircuitSettings:

@@ -1,7 +1,7 @@
 """Every point where someone may speak, in the order an exchange meets them.
 
-Today there are two, for those who only listen: `recorded`, at the end of an exchange (metrics, the log), and `happened`, for what
-an operator may want to hear of at once (alerts). Plugins that edit, answer or refuse a request get their points here.
+Today there are two, for those who only listen: `recorded`, at the end of an exchange (metrics, the log), and `happened`, for
+what an operator may want to hear of at once (alerts). Plugins that edit, answer or refuse a request get their points here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     `subject` is what it happened to ("alice", "openai", "gpt-5 -> azure"), `text` one sentence for a person, `facts` the same
     for programs. `step` tells apart what may follow on the same subject (0.8, then 1.0 of a budget): an event with the same
-    kind, subject and step is not told twice within an hour.
+    kind, subject and step is told once an hour.
     """
 
     kind: EventKind

@@ -26,6 +26,7 @@ COMMANDS = {
     "models": "Which names work, where each goes and why, at what price.",
     "routes": "Names of your own: targets, shares, fallbacks.",
     "canary": "Try another model on a share of a route; it rolls itself back.",
+    "alerts": "Who is told when something happens; try it.",
     "config": "The config file: path, check, show, edit.",
     "stats": "Who used what, how fast, at what cost.",
     "top": "What happens now: live figures, until q.",

@@ -16,7 +16,7 @@ import msgspec
 
 from aigw.config import embedding, lines, patterns, secrets
 from aigw.config.bounds import bounds, hours, zone
-from aigw.config.schema import Circuit, Config, Hedge, Limits, Price, Provider, Retry, Route, RouteTarget, Timeouts, When
+from aigw.config.schema import Alert, Circuit, Config, Hedge, Limits, Price, Provider, Retry, Route, RouteTarget, Timeouts, When
 
 Note = Callable[[lines.Path, str], None]
 """Takes a key and what is to be said about it."""
@@ -39,6 +39,7 @@ _OURS = frozenset(
     )
 )
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._#@/-]{0,63}\Z")  # of a key; stands in records and metrics
+_ADDRESS = re.compile(r"[^\s@,;<>\"]+@[^\s@,;<>\"]+\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}\Z")
 _SERVER_SECONDS = ("stall_timeout", "head_timeout", "body_timeout", "keep_alive")
 _ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
@@ -65,6 +66,8 @@ def check(config: Config, wrong: Note, doubtful: Note, *, known: Collection[str]
     for name, price in config.prices.items():
         _price(name, price, wrong)
     _storage(config, wrong)
+    for name, alert in config.alerts.items():
+        _alert(("alerts", name), alert, wrong, doubtful)
 
 
 def is_loopback(host: str) -> bool:
@@ -488,6 +491,25 @@ def _price(name: str, price: Price, wrong: Note) -> None:
             wrong(("prices", name, field.name), "expected an amount of money, 0 or more")
 
 
+def _alert(path: lines.Path, alert: Alert, wrong: Note, doubtful: Note) -> None:
+    schemes = ("smtp", "smtps") if alert.kind == "email" else ("https", "http")
+    if not alert.url.startswith(("env:", "file:")):
+        parts = urlsplit(alert.url)
+        if parts.scheme not in schemes or not parts.hostname or not alert.url.isprintable():
+            wrong((*path, "url"), f'expected {schemes[0]}://..., or "env:NAME" or "file:PATH" where it stands')
+        elif parts.scheme == "http" and not is_loopback(parts.hostname):
+            doubtful((*path, "url"), "http: whoever listens on the way can read the messages; better https")
+    if alert.kind == "email" and not alert.to:
+        wrong((*path, "to"), 'expected addresses, such as ["ops@example.com"]')
+    for index, address in enumerate((*alert.to, *filter(None, (alert.sender,)))):
+        if not _ADDRESS.match(address):
+            wrong((*path, "to", index) if index < len(alert.to) else (*path, "sender"), "expected an address (name@host)")
+    if not 0 < alert.error_rate <= 1:
+        wrong((*path, "error_rate"), "expected a share above 0 and up to 1")
+    if alert.secret and alert.kind in ("slack", "wecom"):
+        doubtful((*path, "secret"), f"{alert.kind} signs nothing: its url is the secret")
+
+
 def _storage(config: Config, wrong: Note) -> None:
     storage = config.storage
     scheme = storage.url.partition(":")[0]
@@ -510,5 +532,7 @@ def references(config: Config) -> list[tuple[lines.Path, str]]:
             found.append((("providers", name, "proxy"), provider.proxy))
     if config.upstream.proxy and config.upstream.proxy.startswith(("env:", "file:")):
         found.append((("upstream", "proxy"), config.upstream.proxy))
+    for name, alert in config.alerts.items():
+        found += [(("alerts", name, field), said) for field in ("url", "secret") if (said := getattr(alert, field))]
     found += [(("consumers", name, "key"), consumer.key) for name, consumer in config.consumers.items()]
     return found

@@ -330,6 +330,7 @@ def _literals(values: dict[str, Any]) -> set[str]:
         found += map(secrets.written, table["keys"]) if isinstance(table.get("keys"), list) else []
         found += table["headers"].values() if isinstance(table.get("headers"), dict) else []
     found += [table.get("key") for table in _tables(values, "consumers")]
+    found += [table.get(name) for table in _tables(values, "alerts") for name in ("url", "secret")]
     return {one for one in found if isinstance(one, str) and len(one) > 3 and secrets.is_literal(one)}
 
 

@@ -148,6 +148,8 @@ def public(config: Config) -> dict[str, Any]:
         provider["proxy"] = _without_user(provider["proxy"])
     for consumer in plain["consumers"].values():
         consumer["key"] = secrets.public(consumer["key"])
+    for alert in plain["alerts"].values():
+        alert["url"], alert["secret"] = secrets.public(alert["url"]), secrets.public(alert["secret"])
     plain["upstream"]["proxy"] = _without_user(plain["upstream"]["proxy"])
     for name in ("url", "counters"):
         plain["storage"][name] = _without_user(plain["storage"][name])
@@ -173,6 +175,12 @@ def _literals(config: Config) -> list[str]:
         lines.dotted(("consumers", name, "key"))
         for name, consumer in config.consumers.items()
         if secrets.is_literal(consumer.key)
+    ]
+    found += [
+        lines.dotted(("alerts", name, field))
+        for name, alert in config.alerts.items()
+        for field in ("url", "secret")
+        if getattr(alert, field) and secrets.is_literal(getattr(alert, field))
     ]
     proxies = {("upstream", "proxy"): config.upstream.proxy} | {
         ("providers", name, "proxy"): provider.proxy for name, provider in config.providers.items()

@@ -238,6 +238,18 @@ class Storage(Table, frozen=True, kw_only=True):
     client_agent: bool = True  # keep the caller's user agent in records
 
 
+class Alert(Table, frozen=True, kw_only=True):
+    """Who is told when something happens: a program, a chat group, a mailbox."""
+
+    kind: Literal["webhook", "slack", "feishu", "dingtalk", "wecom", "email"] = "webhook"
+    url: str  # env:NAME, file:PATH or literal: of chat robots it is a secret. For email "smtp://user@host:587" or "smtps://..."
+    secret: str = ""  # env:NAME ...: what messages are signed with (webhook, feishu, dingtalk), or the mailbox's password
+    to: tuple[str, ...] = ()  # addresses (email)
+    sender: str = ""  # address (email); aigw@ the server where nothing is said
+    events: tuple[Literal["budget", "keys", "canary", "errors", "storage", "integrity"], ...] = ()  # none: all of them
+    error_rate: float = 0.25  # share of a provider's requests that fail within five minutes, from which "errors" is told
+
+
 class Log(Table, frozen=True, kw_only=True):
     """What the log says. It never holds a key, a prompt or an answer."""
 
@@ -263,3 +275,4 @@ class Config(Table, frozen=True, kw_only=True):
     prices: dict[str, Price] = {}
     storage: Storage = Storage()
     log: Log = Log()
+    alerts: dict[str, Alert] = {}

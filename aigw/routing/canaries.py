@@ -23,6 +23,7 @@ from aigw.config import embedding
 from aigw.deployment import Route
 from aigw.errors import StoreError
 from aigw.exchange import Exchange
+from aigw.hooks import Event
 from aigw.protocols.operations import OPERATIONS
 from aigw.routing import canary as canaries
 from aigw.routing.canary import NEW, OLD, Canary, Counts, Place, Verdict
@@ -229,11 +230,12 @@ def same_model(route: Route, canary: Canary, requested: str) -> bool:
 class Canaries:
     """All canaries of a process. Outlives reloads."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, tell: Callable[[Event], None] | None = None) -> None:
+        """*tell* hears of what was rolled back or paused here."""
         self.active: dict[str, Watch] = {}  # by route
         self.rolled_back = self.paused = 0  # since the start, decided here
         self.node = f"{secrets.token_hex(6)}"
-        self._store = store
+        self._store, self._tell = store, tell
         self._known: list[Canary] = []
         self._watches: dict[str, Watch] = {}  # by id
         self._routes: Mapping[str, Sequence[Place]] = {}
@@ -430,7 +432,12 @@ class Canaries:
         self.rolled_back += verdict.what == "rolled_back"
         self.paused += verdict.what == "paused"
         level = logging.WARNING if verdict.what in ("rolled_back", "paused") else logging.INFO
-        log.log(level, "canary %s -> %s: %s: %s", canary.route, canary.place, verdict.what.replace("_", " "), verdict.reason)
+        what = verdict.what.replace("_", " ")
+        log.log(level, "canary %s -> %s: %s: %s", canary.route, canary.place, what, verdict.reason)
+        if level == logging.WARNING and self._tell is not None:
+            subject = f"{canary.route} -> {canary.place}"
+            text = f"The canary was {what}: {verdict.reason}"
+            self._tell(Event(kind="canary", subject=subject, text=text, at=time.time(), step=f"{canary.id} {verdict.what}"))
         await self.load()
 
     async def _end(self) -> None:

@@ -40,6 +40,8 @@ def words_for(kind: Any) -> str:
         item = get_args(kind)[0]
         if isinstance(item, UnionType):
             return "list of strings or tables"
+        if get_origin(item) is Literal:
+            return "list of " + ", ".join(f'`"{choice}"`' for choice in get_args(item))
         return "list of strings" if item is str else "list of tables"
     if get_origin(kind) is dict:
         return "table" if get_args(kind)[1] is Any else "table of strings"
