@@ -5,7 +5,8 @@ One test suite (`tests/contracts/`) runs over every implementation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from math import inf
 from typing import Any, Protocol
 
@@ -67,6 +68,9 @@ class Store(Protocol):
     async def last_change(self) -> int:
         """The newest change's number: cheap, asked twice a second."""
 
+    async def changed(self, timeout: float) -> None:  # noqa: ASYNC109 - nothing is cancelled
+        """Returns when an edit may have been made that `last_change` does not know of yet, after *timeout* seconds at most."""
+
     async def consumer(self, name_or_id: str) -> Consumer | None: ...
 
     async def keys_of(self, consumer_id: str) -> list[ConsumerKey]: ...
@@ -119,6 +123,10 @@ class Store(Protocol):
         """Newest first, or exactly those named; with *failed* those that ended with an error (a caller that left is none), with
         *prefix* those whose ids begin so. *since* and *until* are the first and the last moment of their beginning."""
 
+    async def records_after(self, after: tuple[float, str], until: float, limit: int = 2000) -> list[Record]:
+        """The first records, oldest first, that come after that time and id and began before *until*: page by page, however
+        many there are."""
+
     async def appended(self, after: int | None = None, limit: int = 1000) -> tuple[list[Record], int]:
         """The records that came after place *after* (None: all), in the order they came, and the place of the last one, to ask
         from next time. Of more than *limit* the newest."""
@@ -138,6 +146,15 @@ class Store(Protocol):
 
     async def lease(self, name: str, holder: str, ttl: float) -> bool:
         """True when *holder* has the lease now (taken, renewed, or the old one ran out)."""
+
+    def snapshot(self) -> AbstractAsyncContextManager[Callable[[str], AsyncIterator[list[tuple[Any, ...]]]]]:
+        """Everything as it is at one moment: a function from a table of `rows.TABLES` to its rows, some thousand at a time."""
+
+    def filling(
+        self, *, replace: bool = False
+    ) -> AbstractAsyncContextManager[Callable[[str, list[tuple[Any, ...]]], Awaitable[None]]]:
+        """A function that puts rows into such a table; all of it happens at the end, or nothing does. Raises StoreError when
+        there is something already, unless it is to be replaced."""
 
     async def close(self) -> None: ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from aigw.config import secrets
 from aigw.errors import ConfigError
 from aigw.storage.base import Counters, Store
 
@@ -13,8 +14,10 @@ FILE_NAME = "aigw.db"
 
 def open_store(url: str, data_dir: Path) -> Store:
     """The store at *url*: "sqlite:" is the file aigw.db in *data_dir*, "sqlite:PATH" another file (a relative one is looked for
-    in *data_dir*, "~" is the home directory). Raises ConfigError for an address we do not serve, StoreError when the store
+    in *data_dir*, "~" is the home directory), "postgresql://..." a database that is connected to when it is first needed; the
+    last may be a reference (env:NAME, file:PATH). Raises ConfigError for an address we do not serve, StoreError when the store
     cannot be opened."""
+    url = address(url)
     scheme, _, rest = url.partition(":")
     if scheme == "sqlite":
         from aigw.storage.sqlite import SqliteStore
@@ -23,8 +26,21 @@ def open_store(url: str, data_dir: Path) -> Store:
             raise ConfigError("a database in memory would forget every key; write a file", key="storage.url")
         return SqliteStore(sqlite_file(url, data_dir))
     if scheme in {"postgresql", "postgres"}:
-        raise ConfigError('PostgreSQL is not served yet; use "sqlite:" (a file in the data directory)', key="storage.url")
-    raise ConfigError(f'unknown storage {_shown(url)}; expected "sqlite:" or "sqlite:/path/to/file.db"', key="storage.url")
+        try:
+            from aigw.storage.postgres import PostgresStore
+        except ImportError:
+            raise ConfigError(
+                'PostgreSQL needs asyncpg, which is not installed: pip install "aigw[postgres]"', key="storage.url"
+            ) from None
+        return PostgresStore(url)
+    expected = '"sqlite:", "sqlite:/path/to/file.db" or "postgresql://USER:PASSWORD@HOST/DATABASE"'
+    raise ConfigError(f"unknown storage {_shown(url)}; expected {expected}", key="storage.url")
+
+
+def address(url: str, key: str = "storage.url") -> str:
+    """The address that *url* is, or refers to: one with a password in it is better kept in a variable or a file of its own.
+    *key* is where it is written. Raises ConfigError."""
+    return secrets.resolve(url, key=key) if url.startswith(("env:", "file:")) else url
 
 
 def sqlite_file(url: str, data_dir: Path) -> Path:

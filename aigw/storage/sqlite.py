@@ -18,15 +18,16 @@ import operator
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from aigw.consumer import Consumer, ConsumerKey, Terms
+from aigw.consumer import Consumer, ConsumerKey
 from aigw.errors import StoreError
 from aigw.exchange import Record
 from aigw.storage.base import Change, UsageRow
@@ -45,6 +46,7 @@ from aigw.storage.rollup import (
     by_hour,
     count_by_shape,
 )
+from aigw.storage.rows import CONSUMER_FIELDS, KEY_FIELDS, TABLES, consumer_from, consumer_row, key_from, quoted
 from aigw.storage.spent import EXACT_FOR, MERGED_AT_ONCE, QUARTER, charges
 from aigw.storage.storable import read_line, storable, write_line
 
@@ -80,27 +82,21 @@ PAGE_SIZE = 8192
 _HOUR = 3600
 
 
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
-
-
 def _marks(count: int) -> str:
     return ", ".join("?" * count)
 
 
-_CONSUMER = tuple(field.name for field in msgspec.structs.fields(Consumer))
-_KEY = tuple(field.name for field in msgspec.structs.fields(ConsumerKey))
 _ROLLUP_KEY = RollupKey._fields
 _COMBINATION_KEY = CombinationKey._fields
 _ROLLED = (*SUMS, "total_histogram", "first_histogram")
 
 # Every name below comes from our own types, never from input.
 _SELECT_RECORD = "SELECT line FROM record_line"
-_SELECT_CONSUMER = f"SELECT {_quoted(_CONSUMER)} FROM consumer"  # noqa: S608
-_SELECT_KEY = f"SELECT {_quoted(_KEY)} FROM consumer_key"  # noqa: S608
-_SELECT_ROLLUP = f"SELECT {_quoted(_ROLLED)} FROM rollup WHERE ({_quoted(_ROLLUP_KEY)}) = ({_marks(len(_ROLLUP_KEY))})"  # noqa: S608
+_SELECT_CONSUMER = f"SELECT {quoted(CONSUMER_FIELDS)} FROM consumer"  # noqa: S608
+_SELECT_KEY = f"SELECT {quoted(KEY_FIELDS)} FROM consumer_key"  # noqa: S608
+_SELECT_ROLLUP = f"SELECT {quoted(_ROLLED)} FROM rollup WHERE ({quoted(_ROLLUP_KEY)}) = ({_marks(len(_ROLLUP_KEY))})"  # noqa: S608
 _SELECT_COMBINATION = (
-    f"SELECT {_quoted(_ROLLED)} FROM combination WHERE ({_quoted(_COMBINATION_KEY)}) = ({_marks(len(_COMBINATION_KEY))})"  # noqa: S608
+    f"SELECT {quoted(_ROLLED)} FROM combination WHERE ({quoted(_COMBINATION_KEY)}) = ({_marks(len(_COMBINATION_KEY))})"  # noqa: S608
 )
 _at = operator.attrgetter("at")
 _WELL = ("ok", "client_closed")
@@ -145,8 +141,8 @@ class SqliteStore:
     async def consumers(self) -> tuple[list[Consumer], list[ConsumerKey], int]:
         def read() -> tuple[list[Consumer], list[ConsumerKey], int]:
             with self._transaction("BEGIN"):  # one moment for all three
-                consumers = [_consumer(row) for row in self._connection.execute(_SELECT_CONSUMER + " ORDER BY name")]
-                keys = [_key(row) for row in self._connection.execute(_SELECT_KEY + " ORDER BY created, id")]
+                consumers = [consumer_from(row) for row in self._connection.execute(_SELECT_CONSUMER + " ORDER BY name")]
+                keys = [key_from(row) for row in self._connection.execute(_SELECT_KEY + " ORDER BY created, id")]
                 return consumers, keys, self._last_change()
 
         return await self._write(read)
@@ -161,25 +157,28 @@ class SqliteStore:
     async def last_change(self) -> int:
         return await self._write(self._last_change)
 
+    async def changed(self, timeout: float) -> None:  # noqa: ASYNC109 - nothing is cancelled: it is time to look
+        await asyncio.sleep(timeout)  # a file tells nobody
+
     async def consumer(self, name_or_id: str) -> Consumer | None:
         def read() -> Consumer | None:
             query = _SELECT_CONSUMER + " WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1"
             row = self._connection.execute(query, (name_or_id,)).fetchone()
-            return _consumer(row) if row else None
+            return consumer_from(row) if row else None
 
         return await self._write(read)
 
     async def keys_of(self, consumer_id: str) -> list[ConsumerKey]:
         def read() -> list[ConsumerKey]:
             rows = self._connection.execute(_SELECT_KEY + " WHERE consumer_id = ? ORDER BY created, id", (consumer_id,))
-            return [_key(row) for row in rows]
+            return [key_from(row) for row in rows]
 
         return await self._write(read)
 
     async def key(self, key_id: str) -> ConsumerKey | None:
         def read() -> ConsumerKey | None:
             row = self._connection.execute(_SELECT_KEY + " WHERE id = ?", (key_id,)).fetchone()
-            return _key(row) if row else None
+            return key_from(row) if row else None
 
         return await self._write(read)
 
@@ -189,7 +188,7 @@ class SqliteStore:
                 query = "SELECT 1 FROM consumer WHERE name = ? AND id <> ?"
                 if self._connection.execute(query, (consumer.name, consumer.id)).fetchone():
                     raise StoreError(f"another consumer is already called {consumer.name!r}: choose another name")
-                self._upsert("consumer", ("id",), _CONSUMER, _consumer_row(consumer))
+                self._upsert("consumer", ("id",), CONSUMER_FIELDS, consumer_row(consumer))
                 self._note_change("consumer", consumer.id)
 
         await self._write(write)
@@ -200,7 +199,7 @@ class SqliteStore:
                 query = "SELECT 1 FROM consumer_key WHERE digest = ? AND scheme = ? AND id <> ?"
                 if self._connection.execute(query, (key.digest, key.scheme, key.id)).fetchone():
                     raise StoreError("this consumer key is already stored: revoke that one, or make a new key")
-                self._upsert("consumer_key", ("id",), _KEY, msgspec.structs.astuple(key))
+                self._upsert("consumer_key", ("id",), KEY_FIELDS, msgspec.structs.astuple(key))
                 self._note_change("key", key.id)
 
         await self._write(write)
@@ -423,6 +422,13 @@ class SqliteStore:
 
         return await self._read(read)
 
+    async def records_after(self, after: tuple[float, str], until: float, limit: int = 2000) -> list[Record]:
+        def read(connection: sqlite3.Connection) -> list[Record]:
+            query = f"{_SELECT_RECORD} WHERE (at, id) > (?, ?) AND at < ? ORDER BY at, id LIMIT ?"
+            return [read_line(line) for (line,) in connection.execute(query, (*after, until, limit))]
+
+        return await self._read(read)
+
     async def appended(self, after: int | None = None, limit: int = 1000) -> tuple[list[Record], int]:
         def read(connection: sqlite3.Connection) -> tuple[list[Record], int]:
             query = "SELECT rowid, line FROM record_line WHERE rowid > ? ORDER BY rowid DESC LIMIT ?"
@@ -598,6 +604,77 @@ class SqliteStore:
 
         return await self._write(write)
 
+    # --- everything at once -------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Callable[[str], AsyncIterator[list[tuple[Any, ...]]]]]:
+        await self._write(self._bring_up_to_date)
+        thread = ThreadPoolExecutor(1, "aigw-store-snapshot")  # a transaction of its own, for as long as it takes
+        do = partial(asyncio.get_running_loop().run_in_executor, thread)
+        try:
+            with self._plain_errors():
+                connection = await do(self._connect)
+            try:
+                await do(connection.execute, "BEGIN")
+                await do(connection.execute, "SELECT number FROM fact")  # the moment
+
+                async def rows(table: str) -> AsyncIterator[list[tuple[Any, ...]]]:
+                    query = f"SELECT {quoted(TABLES[table])} FROM {table}"  # noqa: S608 - our own names
+                    with self._plain_errors():
+                        cursor = await do(connection.execute, query)
+                        while page := await do(cursor.fetchmany, PAGE):
+                            yield page
+
+                yield rows
+            finally:
+                await do(connection.close)
+        finally:
+            thread.shutdown(wait=False)
+
+    def _bring_up_to_date(self) -> None:
+        with self._transaction():
+            self._uncombined = None  # others may have written since
+            self._combine()
+
+    @asynccontextmanager
+    async def filling(self, *, replace: bool = False) -> AsyncIterator[Callable[[str, list[tuple[Any, ...]]], Awaitable[None]]]:
+        def begin() -> None:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for table in () if replace else ("consumer", "record_line", "rollup"):
+                if self._connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone():  # noqa: S608 - our own names
+                    raise StoreError(f"the database {self.path} is not empty: it has rows in its table {table}")
+            for table in TABLES:
+                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608
+
+        def end() -> None:
+            number = "SELECT 'combined', coalesce(max(rowid), 0) FROM record_line"
+            self._connection.execute(f"INSERT OR REPLACE INTO fact (name, number) {number}")
+            self._note_change("restore", "")
+            self._connection.execute("COMMIT")
+
+        def take_back() -> None:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+        async def put(table: str, rows: list[tuple[Any, ...]]) -> None:
+            columns = TABLES[table]
+            statement = f"INSERT INTO {table} ({quoted(columns)}) VALUES ({_marks(len(columns))})"  # noqa: S608
+            await self._write(self._connection.executemany, statement, rows)
+
+        try:
+            await self._write(begin)
+            yield put
+            await self._write(end)
+        finally:
+            await self._write(take_back)
+            self._forget()
+
+    def _forget(self) -> None:
+        """What is remembered of sums may be not in the file."""
+        self._rollups.clear()
+        self._uncombined = None
+        self._combinations = {}
+
     async def close(self) -> None:
         """Finish what was begun and let go of the file. Safe to repeat."""
         if self._closed:
@@ -646,9 +723,7 @@ class SqliteStore:
             yield
             self._connection.execute("COMMIT")
         except BaseException:
-            self._rollups.clear()  # they may hold sums that are not in the file
-            self._uncombined = None
-            self._combinations = {}
+            self._forget()
             if self._connection.in_transaction:  # a full disk has rolled back by itself
                 self._connection.execute("ROLLBACK")
             raise
@@ -656,12 +731,12 @@ class SqliteStore:
     def _upsert(self, table: str, key: Sequence[str], columns: Sequence[str], values: Sequence[Any]) -> None:
         """Insert or overwrite, naming columns, so that those a newer version added keep what they hold."""
         changed = ", ".join(f'"{name}" = excluded."{name}"' for name in columns if name not in key)
-        self._insert(table, columns, values, f"ON CONFLICT ({_quoted(key)}) DO UPDATE SET {changed}")
+        self._insert(table, columns, values, f"ON CONFLICT ({quoted(key)}) DO UPDATE SET {changed}")
 
     def _insert(self, table: str, columns: Sequence[str], values: Sequence[Any], on_conflict: str) -> int:
         """Insert rows, many at a time; *values* holds those of each row, one after the other. Returns how many rows changed."""
         marks = f"({', '.join('?' * len(columns))})"
-        head = f"INSERT INTO {table} ({_quoted(columns)}) VALUES "  # noqa: S608 - our own names
+        head = f"INSERT INTO {table} ({quoted(columns)}) VALUES "  # noqa: S608 - our own names
         changed = start = 0
         for rows in ROWS_PER_STATEMENT:
             size = rows * len(columns)
@@ -797,21 +872,6 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
         else:
             return
-
-
-def _consumer(row: Sequence[Any]) -> Consumer:
-    values = dict(zip(_CONSUMER, row, strict=True))
-    values["terms"] = msgspec.json.decode(values["terms"], type=Terms)
-    return Consumer(**values | {name: bool(values[name]) for name in ("lead", "disabled")})
-
-
-def _consumer_row(consumer: Consumer) -> tuple[Any, ...]:
-    row = dict(zip(_CONSUMER, msgspec.structs.astuple(consumer), strict=True))
-    return tuple((row | {"terms": msgspec.json.encode(consumer.terms).decode()}).values())
-
-
-def _key(row: Sequence[Any]) -> ConsumerKey:
-    return ConsumerKey(**dict(zip(_KEY, row, strict=True)))
 
 
 def _readable(lines: Iterable[bytes]) -> list[Record]:

@@ -1,4 +1,4 @@
-"""What every store must do. A new one joins by a line in `OPEN`."""
+"""What every store must do. A new one joins by a branch in `open_again`."""
 
 from __future__ import annotations
 
@@ -21,23 +21,29 @@ from aigw.errors import StoreError
 from aigw.exchange import Record
 from aigw.storage.base import Change, Store, UsageRow
 from aigw.storage.open import open_store
-
-OPEN: dict[str, Callable[[Path], Store]] = {"sqlite": lambda directory: open_store("sqlite:", directory)}
+from aigw.storage.rows import TABLES
 
 NOON = 1_790_000_000 // 86400 * 86400 + 12 * 3600.0  # noon, UTC, of some day
 
 
-@pytest.fixture(params=OPEN)
-def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+@pytest.fixture(params=["sqlite", "postgres"])
+async def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Callable[[], Store]]:
     """Another connection to the same store, as another process would have."""
-    return lambda: OPEN[request.param](tmp_path)
+    url = request.getfixturevalue("postgres") if request.param == "postgres" else "sqlite:"
+    opened: list[Store] = []
+
+    def open_one() -> Store:
+        opened.append(open_store(url, tmp_path))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        await store.close()
 
 
 @pytest.fixture
-async def store(open_again: Callable[[], Store]) -> AsyncIterator[Store]:
-    store = open_again()
-    yield store
-    await store.close()
+def store(open_again: Callable[[], Store]) -> Store:
+    return open_again()
 
 
 def record(at: float = NOON, **fields: Any) -> Record:
@@ -608,3 +614,71 @@ async def test_a_holder_called_by_any_name(store: Store) -> None:
     found = await store.spent(names, 0)
     assert found["o'hara"] == found["a%b_"] == (3, 0)
     assert found["☃"] == (3 + 10**15 + 4, 0)
+
+
+async def test_edits_wake_who_waits_for_them(store: Store, open_again: Callable[[], Store]) -> None:
+    """Or time does: whoever follows sees an edit either way."""
+    other = open_again()
+    before = await other.last_change()
+    waiting = asyncio.create_task(other.changed(0.3))
+    await store.put_consumer(Consumer(id="c1", name="ci"))
+    await asyncio.wait_for(waiting, 10)
+    assert await other.last_change() == before + 1
+
+
+async def test_edits_at_once_are_numbered_in_the_order_they_are_seen(store: Store, open_again: Callable[[], Store]) -> None:
+    """Whoever follows the numbers misses none, however many edit at the same moment."""
+    stores = [store, open_again(), open_again()]
+    follower, seen, seq = open_again(), [], 0
+    edits = asyncio.gather(
+        *(stores[number % 3].put_consumer(Consumer(id=f"c{number}", name=f"n{number}")) for number in range(60))
+    )
+    while len(seen) < 60:
+        for change in await follower.changes(seq):
+            seen.append(change.id)
+            seq = change.seq
+    await edits
+    assert sorted(seen) == sorted(f"c{number}" for number in range(60))
+
+
+async def test_records_page_by_page(store: Store) -> None:
+    """Oldest first, each once, also of many that began at the same moment."""
+    records = [Record(id=f"{number:04}", at=NOON + number // 7) for number in range(100)]
+    await store.append(records)
+    found, after = [], (0.0, "")
+    while page := await store.records_after(after, NOON + 10, limit=9):
+        found += page
+        after = page[-1].at, page[-1].id
+    assert found == records[:70]
+
+
+async def test_everything_at_one_moment_and_all_or_nothing(store: Store) -> None:
+    """A snapshot sees nothing that comes later; what is filled in is there at the end, or not at all."""
+    await store.put_consumer(Consumer(id="c1", name="ci", terms=Terms(rpm=5)))
+    await store.append([record(consumer_id="c1", charged=5, outcome="provider_error")])
+    async with store.snapshot() as rows:
+        await store.append([record()])
+        await store.put("late", b"x")
+        kept = {table: [row async for page in rows(table) for row in page] for table in TABLES}
+    assert [len(kept[name]) for name in ("consumer", "record_line", "failure", "value", "spent")] == [1, 1, 1, 0, 1]
+    assert len(kept["rollup"]) == 5
+    assert len(kept["combination"]) == 2
+    with pytest.raises(StoreError, match="not empty"):
+        async with store.filling():
+            pass
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - what fails is in the middle of it
+        async with store.filling(replace=True) as put:
+            await put("consumer", [])
+            raise ZeroDivisionError
+    assert await store.consumer("ci") is not None
+    before = await store.last_change()
+    async with store.filling(replace=True) as put:
+        for table, lines in kept.items():
+            await put(table, lines)
+    assert await store.last_change() > before
+    assert await store.get("late") is None
+    assert len(await store.records()) == 1
+    assert await store.spent(["c1"], 0) == {"c1": (5, 0)}
+    await store.append([record()])
+    for by in ("", "consumer,model"):
+        assert sum(row.requests for row in await store.usage(by, 0, NOON + 9999)) == 2

@@ -1,0 +1,53 @@
+"""How our nouns stand in a database's rows, and what there is to move from one database to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from aigw.consumer import Consumer, ConsumerKey, Terms
+from aigw.storage.rollup import SUMS, CombinationKey, RollupKey
+
+CONSUMER_FIELDS = tuple(field.name for field in msgspec.structs.fields(Consumer))
+KEY_FIELDS = tuple(field.name for field in msgspec.structs.fields(ConsumerKey))
+
+_ROLLED = (*SUMS, "total_histogram", "first_histogram")
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "consumer": CONSUMER_FIELDS,
+    "consumer_key": KEY_FIELDS,
+    "value": ("key", "value", "expires"),
+    "fact": ("name", "number"),
+    "spent": ("holder", "quarter", "usd", "tokens"),
+    "rollup": (*RollupKey._fields, *_ROLLED),
+    "combination": (*CombinationKey._fields, *_ROLLED),
+    "failure": ("at", "id"),
+    "record_line": ("at", "id", "line"),
+}
+"""What is moved, with its columns. Numbers of edits and leases belong to the database they are in."""
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Columns in SQL. For names of our own only."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def consumer_from(row: Sequence[Any]) -> Consumer:
+    """The consumer of a row with the columns `CONSUMER_FIELDS`."""
+    values = dict(zip(CONSUMER_FIELDS, row, strict=True))
+    values["terms"] = msgspec.json.decode(values["terms"], type=Terms)
+    return Consumer(**values | {name: bool(values[name]) for name in ("lead", "disabled")})
+
+
+def consumer_row(consumer: Consumer) -> tuple[Any, ...]:
+    """The values of `CONSUMER_FIELDS`; truths are 0 and 1."""
+    row = dict(zip(CONSUMER_FIELDS, msgspec.structs.astuple(consumer), strict=True))
+    row |= {name: int(row[name]) for name in ("lead", "disabled")}
+    return tuple((row | {"terms": msgspec.json.encode(consumer.terms).decode()}).values())
+
+
+def key_from(row: Sequence[Any]) -> ConsumerKey:
+    """The key of a row with the columns `KEY_FIELDS`."""
+    return ConsumerKey(**dict(zip(KEY_FIELDS, row, strict=True)))

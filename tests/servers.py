@@ -1,0 +1,150 @@
+"""Real servers for tests, started on free ports and ended with the session: PostgreSQL.
+
+Each test gets a database of its own; a test that stops the server starts one of its own (`Postgres`).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+PASSWORD = "p@ss/word:secret"  # what has to be escaped in an address
+
+
+def free_port() -> int:
+    """A port that nobody listens at now."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def postgres_bin() -> Path | None:
+    """Where PostgreSQL's programs are: the newest of Debian's, or wherever initdb is found."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    if found:
+        return found[-1].parent
+    initdb = shutil.which("initdb")
+    return Path(initdb).resolve().parent if initdb else None
+
+
+class Postgres:
+    """One server in a folder of its own; a context manager. It refuses to run as root, so root lends it the user `postgres`."""
+
+    def __init__(self, *settings: str) -> None:
+        found = postgres_bin()
+        assert found is not None, "PostgreSQL is not installed (apt-get install postgresql)"
+        self._bin = found
+        self._as = ("runuser", "-u", "postgres", "--") if os.geteuid() == 0 else ()
+        self._folder = Path(tempfile.mkdtemp(prefix="aigw-postgres-"))
+        self._settings = settings
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        if self._as:
+            shutil.chown(self._folder, "postgres", "postgres")
+        password = self._folder / "password"
+        password.write_text(PASSWORD)
+        if self._as:
+            shutil.chown(password, "postgres", "postgres")
+        self._run(
+            "initdb", "--no-sync", "-U", "aigw", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C"
+        )
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._as, str(self._bin / program), "-D", str(self._folder / "data"), *arguments]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        log = (self._folder / "log").open("ab")
+        settings = ("fsync=off", "listen_addresses=127.0.0.1", f"port={self.port}", f"unix_socket_directories={self._folder}")
+        options = [part for setting in (*settings, *self._settings) for part in ("-c", setting)]
+        command = [*self._as, str(self._bin / "postgres"), "-D", str(self._folder / "data"), *options]
+        with log:
+            self._process = subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while subprocess.run(
+            [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)], cwd="/", check=False
+        ).returncode:
+            assert self._process.poll() is None, (self._folder / "log").read_text()
+            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """At once, as a crash would: what is committed comes back, connections break."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        main = self._folder / "data" / "postmaster.pid"
+        try:
+            os.kill(int(main.read_text().split()[0]), signal.SIGQUIT)
+        except (FileNotFoundError, ProcessLookupError):
+            process.terminate()
+        process.wait(60)
+
+    def url(self, database: str, **more: str) -> str:
+        """The address of *database*, as a config has it."""
+        from urllib.parse import quote, urlencode
+
+        query = f"?{urlencode(more)}" if more else ""
+        return f"postgresql://aigw:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}{query}"
+
+    def psql(self, sql: str, database: str = "postgres") -> str:
+        """What psql prints for *sql*."""
+        done = subprocess.run(
+            [str(self._bin / "psql"), "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-c", sql],
+            env={
+                "PATH": os.environ["PATH"],
+                "PGHOST": "127.0.0.1",
+                "PGPORT": str(self.port),
+                "PGUSER": "aigw",
+                "PGPASSWORD": PASSWORD,
+                "PGDATABASE": database,
+            },
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def fresh(self) -> str:
+        """The address of a new, empty database."""
+        name = f"t{secrets.token_hex(6)}"
+        self.psql(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """One server for all tests that do not stop it."""
+    with Postgres("synchronous_commit=off", "max_connections=200") as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: Postgres) -> str:
+    """The address of an empty database of the test's own."""
+    return postgres_server.fresh()
