@@ -25,6 +25,7 @@ COMMANDS = {
     "providers": "Who serves models: list, add, test; their keys.",
     "models": "Which names work, where each goes and why, at what price.",
     "routes": "Names of your own: targets, shares, fallbacks.",
+    "prices": "What models cost here, and who says so.",
     "canary": "Try another model on a share of a route; it rolls itself back.",
     "alerts": "Who is told when something happens; try it.",
     "config": "The config file: path, check, show, edit.",

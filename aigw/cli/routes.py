@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from aigw.cli import figures, output
+from aigw.cli import figures, output, saving
 from aigw.cli.commands import Noun
 from aigw.cli.complete import route_names, target_names
 from aigw.cli.locations import Locations, locations
@@ -261,7 +261,7 @@ def set_route(
     from aigw.config import patterns
 
     where = locations(context)
-    file = _file(where)
+    file = saving.opened(where)
     old = file.get("routes", name)
     if not isinstance(old, dict):
         old = None
@@ -281,7 +281,7 @@ def set_route(
     as_asked = sorted({one["provider"] for one in wanted["targets"] if not one.get("model")})
     if to and as_asked and not patterns.is_pattern(name):
         output.note(f"{', '.join(as_asked)} will be asked for {name!r} itself; PROVIDER/MODEL names another model")
-    _finish(where, file, f"{'Changed' if old else 'Made'} the route {output.safe(name)}", dry_run=dry_run)
+    saving.finish(where, file, f"{'Changed' if old else 'Made'} the route {output.safe(name)}", dry_run=dry_run)
 
 
 @app.command(
@@ -299,7 +299,7 @@ def remove(
 ) -> None:
     """Take a route out of the config. Its name then goes wherever it would go without it."""
     where = locations(context)
-    file = _file(where)
+    file = saving.opened(where)
     if not file.remove("routes", name):
         from aigw.cli import names
 
@@ -308,27 +308,7 @@ def remove(
     if asks and not output.confirm(f"Remove the route {name}?"):
         output.note("Nothing was changed.")
         raise typer.Exit(1)
-    _finish(where, file, f"Removed the route {output.safe(name)}", dry_run=dry_run)
-
-
-def _file(where: Locations) -> ConfigFile:
-    from aigw.config.edit import ConfigFile
-
-    return ConfigFile.read(where.config_path())
-
-
-def _finish(where: Locations, file: ConfigFile, deed: str, *, dry_run: bool) -> None:
-    """Save, and say what became of it; or show what would be saved."""
-    if dry_run:
-        output.data("\n".join(output.safe(line) for line in file.diff().split("\n")))
-        output.note("Nothing was changed.")
-        return
-    from aigw.cli import running
-
-    file.save()
-    output.note(f"{deed} in {file.path}")
-    if not running.tell(where):
-        raise typer.Exit(1)
+    saving.finish(where, file, f"Removed the route {output.safe(name)}", dry_run=dry_run)
 
 
 def _target(text: str, file: ConfigFile, option: str, *, weighted: bool = False) -> dict[str, Any]:
