@@ -58,9 +58,10 @@ from aigw.routing.rests import Rests
 from aigw.routing.retry import Rules
 from aigw.routing.stateful import Stateful
 from aigw.routing.table import Claimant, Table
+from aigw.storage import consumer_cache
 from aigw.storage.base import Counters, Store
 from aigw.storage.journal import Journal
-from aigw.storage.open import open_counters, open_store
+from aigw.storage.open import address, open_counters, open_store
 from aigw.telemetry.alerts import AGAIN, Alerts, Channel, ErrorRate
 from aigw.telemetry.log import ExchangeLog
 from aigw.telemetry.metrics import Metrics, Reading
@@ -72,6 +73,9 @@ from aigw.upstream.mock import DemoTransport
 log = logging.getLogger("aigw.gateway")
 
 P = TypeVar("P", ProviderTable, Upstream)
+
+CACHE_EVERY = 2.0
+"""Seconds between two looks whether the file of those who may call has to be written anew; longer where that takes long."""
 
 MODELS_EVERY = 600.0
 """Seconds between two looks at a provider's list of models."""
@@ -118,10 +122,15 @@ class Services:
     def __init__(self, config: Config, data_dir: Path) -> None:
         """Raises StoreError when the data directory or the store cannot be used, ConfigError for an unknown storage."""
         self.data_dir = data_dir
-        self.scrubber = Scrubber([*secrets.in_url(config.storage.url), *secrets.in_url(config.storage.counters)])
+        self.scrubber = Scrubber([*secrets.in_url(address(config.storage.url)), *secrets.in_url(config.storage.counters)])
         self.store: Store = open_store(config.storage.url, data_dir)
         self.counters: Counters = open_counters(config.storage.counters)
-        self.journal = Journal(data_dir / "journal", self.store)
+        self.journal = Journal(
+            data_dir / "journal",
+            self.store,
+            disk_limit=config.storage.journal,
+            refuse=config.storage.journal_full == "refuse",
+        )
         self.http = HttpTransport(config.upstream.max_connections)
         self.transport = Transports(self.http, DemoTransport())
         self.directory = Directory()
@@ -141,13 +150,16 @@ class Services:
         try:
             await authenticate.load(self.store, self.directory)
         except Exception as error:  # noqa: BLE001 - serving goes on from memory; `follow` asks again
+            self.directory.away, self.directory.away_since = str(error), time.time()
             log.error("the consumers could not be read yet: %s", error)
+            await self._remember_consumers()
         try:
             await self.canaries.load()
         except Exception as error:  # noqa: BLE001 - as above
             log.error("the canaries could not be read yet: %s", error)
         self._begin("consumers", authenticate.follow(self.store, self.directory))
         self._begin("canaries", self.canaries.follow())
+        self._begin("consumer cache", self._keep_consumers())
         self._begin("housekeeping", self._keep_house())
         self._begin("alerts", self.alerts.run())
         self._begin("lookout", self._look_out())
@@ -179,6 +191,27 @@ class Services:
                 self.alerts.happened(
                     Event(kind="storage", subject="records", text=text, at=time.time(), facts={"pending": pending})
                 )
+
+    async def _remember_consumers(self) -> None:
+        """Those whom the last process knew, until the store answers."""
+        path = self.data_dir / consumer_cache.FILE_NAME
+        known = await asyncio.to_thread(consumer_cache.load, path, self._storage.url)
+        if known is not None:
+            self.directory.remember(*known)
+            log.warning("%d consumer keys are known from before; the store is read as soon as it answers", len(known[1]))
+
+    async def _keep_consumers(self) -> None:
+        """Write down who may call, a moment after it has changed: for a start while the store is away."""
+        path, written = self.data_dir / consumer_cache.FILE_NAME, None
+        while True:
+            began = time.monotonic()
+            if self.directory.seq is not None and self.directory.seq != written:
+                written = self.directory.seq
+                try:
+                    await asyncio.to_thread(consumer_cache.save, path, self._storage.url, *self.directory.stored())
+                except OSError as error:
+                    log.warning("who may call could not be written down in %s: %s", path, error.strerror)
+            await asyncio.sleep(max(CACHE_EVERY, 20 * (time.monotonic() - began)))
 
     async def _keep_house(self) -> None:
         """Forget what is over: ended rate windows every minute, old rows a few at a time."""
@@ -220,6 +253,10 @@ class Services:
             Reading("records_pending", "Records that the store does not have yet; the journal has them.", journal.pending),
             Reading("records_written", "Records kept, one for each exchange.", journal.written, grows=True),
             Reading("records_lost", "Records that found no room on the disk or in memory.", journal.lost, grows=True),
+            Reading("journal_bytes", "Bytes of records that wait on the disk.", journal.size),
+            Reading("journal_limit_bytes", "Bytes that may ([storage] journal).", journal.limit),
+            Reading("journal_full", "1 while new records find no room on the disk.", int(journal.full)),
+            Reading("store_up", "0 while the database cannot be asked; serving goes on.", int(not self.directory.away)),
             Reading("records_recovered", "Records of dead processes, brought to the store.", journal.recovered, grows=True),
             Reading(
                 "journal_failed_writes",
@@ -360,6 +397,10 @@ class Gateway:
         """Why new requests are not welcome; "" when they are."""
         if self.draining:
             return "draining"
+        if self.services.journal.refusing:
+            return "the journal is full, and the database takes no records"
+        if self.services.directory.awaited:
+            return "the consumer keys could not be read yet"
         return "" if self.providers else "no provider is configured"
 
     async def drained(self) -> None:

@@ -81,9 +81,20 @@ _encode_attempts = msgspec.json.Encoder().encode
 
 
 class Journal(Protocol):
-    """Where records go: one synchronous write, no waiting."""
+    """Where records go: one synchronous write, no waiting. `refusing`: it has no room, and the operator wants no exchange that
+    is not recorded."""
+
+    refusing: bool
 
     def write(self, *records: Record) -> None: ...
+
+
+def _no_room() -> InternalError:
+    return InternalError(
+        "gateway_overloaded",
+        "the gateway cannot record requests at present: its database is away and its journal is full; try again later",
+        retry_after=5,
+    )
 
 
 class Pipeline:
@@ -132,6 +143,8 @@ class Pipeline:
         operation = OPERATIONS.get(exchange.operation) or RAW
         exchange.deadline = exchange.started + (patience if 0 < patience < self.patience else self.patience)
         try:
+            if self.journal.refusing:
+                raise _no_room()
             exchange.caller = caller = self.directory.authenticate(exchange.headers, exchange.address)
             permit = await self.limits.admit(caller, exchange.at)
             if receive is not None:
@@ -298,6 +311,8 @@ class Pipeline:
         permit: Permit | None = None
         exchange.deadline = exchange.started + self.patience
         try:
+            if self.journal.refusing:
+                raise _no_room()
             exchange.caller = caller = self.directory.authenticate(exchange.headers, exchange.address)
             permit = await self.limits.admit(caller, exchange.at)
             await session()

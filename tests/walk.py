@@ -199,6 +199,8 @@ class Kept:
         self.near: Near | None = None
         self.error: Exception | None = None
 
+    refusing = False
+
     def write(self, *records: Record) -> None:
         self.records += records
         if self.near is not None:

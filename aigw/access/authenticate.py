@@ -86,6 +86,8 @@ class Directory:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.seq: int | None = None
+        self.away = ""  # why the store cannot be asked at present; "" when it can
+        self.away_since = 0.0  # epoch seconds
         self.throttle = Throttle()
         self._clock = clock
         self._consumers: dict[str, Consumer] = {}
@@ -144,6 +146,21 @@ class Directory:
         # A key whose consumer is not here (yet) opens nothing; one of another scheme is no SHA-256 of what callers send.
         if consumer is not None and key.scheme == "sha256":
             self._stored[key.digest] = Caller(consumer, key)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether nobody from the store is known, because it could not be read yet."""
+        return bool(self.away) and self.required and self.seq is None and not self._keys and not self._configured
+
+    def stored(self) -> tuple[list[Consumer], list[ConsumerKey]]:
+        """All that came from the store."""
+        return list(self._consumers.values()), list(self._keys.values())
+
+    def remember(self, consumers: Iterable[Consumer], keys: Iterable[ConsumerKey]) -> None:
+        """What was known before a restart, for as long as the store does not answer: it is read anew as soon as it does, and
+        a key that is not among these is not called wrong until then."""
+        self.load(consumers, keys, 0)
+        self.seq = None
 
     def authenticate(self, headers: Mapping[str, str], address: str = "") -> Caller:
         """The caller that a request's headers (case-insensitive names) show, or PolicyError: `policy_key_missing`,
@@ -259,7 +276,9 @@ async def refresh(store: Store, directory: Directory) -> bool:
         await load(store, directory)
         return True
     changes = await store.changes(directory.seq)
-    if len(changes) > 200:  # an import: one read of everything is cheaper than one of each
+    if len(changes) > 200 or any(
+        change.kind == "restore" for change in changes
+    ):  # an import: one read of everything is cheaper than one of each
         await load(store, directory)
     else:
         await _apply(store, directory, changes, newest)
@@ -280,10 +299,13 @@ async def follow(store: Store, directory: Directory, interval: float = 0.5) -> N
     while True:
         try:
             await refresh(store, directory)
+            directory.away = ""
             if down:
                 down = False
                 _log.info("consumer keys: the store answers again; %d known", len(directory))
         except StoreError as error:
+            directory.away_since = directory.away_since if directory.away else time.time()
+            directory.away = str(error)
             if not down:
                 down = True
                 _log.warning("consumer keys: %s; serving the %d known ones, edits wait", error, len(directory))
@@ -293,4 +315,13 @@ async def follow(store: Store, directory: Directory, interval: float = 0.5) -> N
                 _log.error(
                     "consumer keys: reading edits failed (%s); serving the %d known ones", type(error).__name__, len(directory)
                 )
+        await _next(store, interval)
+
+
+async def _next(store: Store, interval: float) -> None:
+    """Until the store may have something new."""
+    try:
+        await store.changed(interval)
+    except Exception as error:  # noqa: BLE001 - as above
+        _log.debug("consumer keys: not told of edits: %s", type(error).__name__)
         await asyncio.sleep(interval)

@@ -234,6 +234,8 @@ class Storage(Table, frozen=True, kw_only=True):
     counters: str = "memory"  # where rate windows and holds live
     records: float = 30 * 86400.0  # seconds each record is kept
     rollups: float = 3 * 366 * 86400.0  # seconds the hourly sums are kept
+    journal: int = 4 * 1024**3  # bytes of records that may wait on this machine's disk while the database is away
+    journal_full: Literal["serve", "refuse"] = "serve"  # then: go on without records, or answer 503 until there is room
     client_ip: bool = True  # keep the caller's address in records
     client_agent: bool = True  # keep the caller's user agent in records
 

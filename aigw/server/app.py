@@ -112,8 +112,12 @@ async def _healthy(request: web.Request) -> web.Response:
 
 async def _ready(request: web.Request) -> web.Response:
     """New requests are welcome: a provider is configured, and no drain is under way."""
-    why = request.app[HOLDER].gateway.not_ready()
-    return web.json_response({"status": why or "ready"}, status=503 if why else 200)
+    gateway = request.app[HOLDER].gateway
+    why = gateway.not_ready()
+    answer = {"status": why or "ready"}
+    if gateway.directory.away:  # serving goes on: who takes us out of rotation for that would take out every node
+        answer["database"] = "away; known keys are served, records wait in the journal"
+    return web.json_response(answer, status=503 if why else 200)
 
 
 async def _subscription(request: web.Request) -> web.Response:

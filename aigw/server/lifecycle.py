@@ -414,7 +414,7 @@ def _static_changes(old: Config, new: Config) -> list[str]:
     found = [f"[server] {name}" for name in server if getattr(old.server, name) != getattr(new.server, name)]
     if old.admin != new.admin:
         found.append("[admin]")
-    storage = ("url", "counters", "records", "rollups")
+    storage = ("url", "counters", "records", "rollups", "journal", "journal_full")
     found += [f"[storage] {name}" for name in storage if getattr(old.storage, name) != getattr(new.storage, name)]
     return found
 

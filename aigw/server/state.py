@@ -51,6 +51,13 @@ def state(gateway: Gateway, services: Services, life: Life) -> dict[str, Any]:
         "now": now,
         "started_at": life.started_at,
         "ready": gateway.not_ready(),
+        "store": {
+            "away": services.directory.away,
+            "since": services.directory.away_since if services.directory.away else None,
+            "journal_bytes": services.journal.size,
+            "journal_limit": services.journal.limit,
+            "journal_full": services.journal.full,
+        },
         "data_dir": str(services.data_dir.absolute()),
         "addresses": life.addresses,
         "bound": life.bound,

@@ -9,7 +9,11 @@ records that it has, so each is counted exactly once.
 segment is dropped when all of it is committed, and emptied when that is so for the one being written.
 
 **The store is out of reach**: serving goes on. Up to `QUEUED` records wait in memory; beyond that only the disk keeps them,
-and they are read back when the store answers again. The disk holds up to `disk_limit` bytes of them.
+and they are read back when the store answers again. The disk holds up to `disk_limit` bytes of them, all processes of this
+directory together.
+
+**The journal is full** (its limit, or the disk): new records wait in memory only, and when that is full as well they are lost,
+counted, while serving goes on; or, with `refuse`, `refusing` says that nothing new may begin that would have to be recorded.
 
 **Power cut.** The kernel has each line at once; the disk gets it within a second, nearly always by the store's commit. Only
 what that is late for is synced here: a busy journal is emptied before the disk has to see any of it.
@@ -65,6 +69,12 @@ SYNC_INTERVAL = 0.5
 twice this."""
 
 READ_BYTES = 1024 * 1024
+
+ROOM = 1024 * 1024
+"""Bytes that must be free on the disk before a journal that found it full counts as writable again."""
+
+REFUSED = "gateway_overloaded"
+"""The error of exchanges that were refused because the journal is full: they cost nobody anything, and wait for no room."""
 
 SUFFIX = ".journal"
 
@@ -161,7 +171,10 @@ class Journal:
     - `failed`: records that could not be put on the disk (full, or at `disk_limit`) and wait in memory only;
     - `lost`: of those, how many found no room in memory either. Anything but 0 is an alarm;
     - `replayed`: records that others left behind, brought to the store; `recovered`: of those, how many it did not have;
-    - `damaged`: lines, or records no store takes; they are kept in a file beside the segments.
+    - `damaged`: lines, or records no store takes; they are kept in a file beside the segments;
+    - `unrecorded`: refusals for want of room, of which nothing is kept.
+
+    `refusing` says that new exchanges are to be refused; `size` are the bytes of it on the disk.
     """
 
     def __init__(
@@ -174,11 +187,17 @@ class Journal:
         segment_bytes: int = SEGMENT_BYTES,
         disk_limit: int = DISK_LIMIT,
         interval: float = INTERVAL,
+        refuse: bool = False,
     ) -> None:
         """Makes *directory* (0700) when it is missing, and the first segment in it. Raises StoreError when it cannot."""
         self.written = self.committed = self.failed = self.lost = self.replayed = self.recovered = self.damaged = 0
+        self.unrecorded = 0
+        self.refusing = False  # only with *refuse*
+        self.limit = disk_limit
         self._directory, self._store, self._fsync = directory, store, fsync
         self._most_queued, self._segment_bytes, self._disk_limit, self._interval = queued, segment_bytes, disk_limit, interval
+        self._refuse = refuse
+        self._others_bytes = 0  # of segments in the directory that are not ours
         self._queue: list[Record] = []
         self._lines: list[bytes] = []  # of the same records
         self._taken = 0  # records ever queued
@@ -196,6 +215,7 @@ class Journal:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._segment = _Segment.create(directory)
+            self._others_bytes = self._measured()
         except OSError as error:
             raise StoreError(
                 f"cannot write the journal in {directory}: {error.strerror}. "
@@ -206,6 +226,16 @@ class Journal:
     def pending(self) -> int:
         """Records that the store does not have yet."""
         return len(self._queue) + self._on_disk_only
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk that the store does not have, or not for long."""
+        return self._segment.size + self._old_bytes + self._others_bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether new records wait in memory only."""
+        return self._unwritable
 
     # --- in the walk --------------------------------------------------------------------------------------------------
 
@@ -237,6 +267,11 @@ class Journal:
             self._on_disk_only += len(records)
             segment.only += len(records)
             return
+        if self.refusing:
+            counted = [pair for pair in zip(records, lines, strict=True) if pair[0].error != REFUSED]
+            self.unrecorded += len(records) - len(counted)
+            self.committed += len(records) - len(counted)
+            records, lines = [record for record, _ in counted], [line for _, line in counted]
         room = max(0, 2 * self._most_queued - len(self._queue))
         self._queue += records[:room]
         self._lines += lines[:room]
@@ -250,7 +285,7 @@ class Journal:
             line = b"\n" + line
         length = len(line)
         try:
-            if segment.size + self._old_bytes + length > self._disk_limit:
+            if segment.size + self._old_bytes + self._others_bytes + length > self._disk_limit:
                 raise OSError(0, f"it has reached its limit of {self._disk_limit} bytes")
             if os.write(segment.descriptor, line) == length:
                 segment.size += length
@@ -265,14 +300,15 @@ class Journal:
             self.failed += line.count(b"\n")
             if not self._unwritable:
                 self._unwritable = True
-                reason = error.strerror
-                log.error("the journal in %s cannot be written: %s; new records wait in memory only", self._directory, reason)
+                self.refusing = self._refuse
+                what = "requests are refused" if self._refuse else "new records wait in memory only"
+                log.error("the journal in %s cannot be written: %s; %s", self._directory, error.strerror, what)
             return False
 
     def _written_again(self, segment: _Segment) -> None:
         segment.torn = False
         if self._unwritable:
-            self._unwritable = False
+            self._unwritable = self.refusing = False
             log.warning("the journal in %s can be written again", self._directory)
 
     def _rotate(self) -> _Segment:
@@ -360,8 +396,31 @@ class Journal:
                 except Exception as error:  # noqa: BLE001 - the border of this task: it must outlive whatever a store does
                     self._store_is_away(error)
                     pause = min(LONGEST_PAUSE, pause * 2)
+                if self._down or self._unwritable:
+                    with contextlib.suppress(OSError):
+                        await self._look_for_room()
                 visit = time.monotonic() + pause
             await _within(self._interval, self._due)
+
+    def _measured(self) -> int:
+        """Bytes of segments that are not ours."""
+        ours = {segment.path for segment in (*self._old, self._segment)}
+        total = 0
+        for path in self._directory.glob("*" + SUFFIX):
+            if path not in ours:
+                with contextlib.suppress(OSError):
+                    total += path.stat().st_size
+        return total
+
+    async def _look_for_room(self) -> None:
+        """What others have on the disk; and whether a journal that was full can be written again: where requests are refused
+        nobody else would find out."""
+        self._others_bytes = await asyncio.to_thread(self._measured)
+        if not self._unwritable:
+            return
+        free = os.statvfs(self._directory)
+        if self.size < self._disk_limit and free.f_bavail * free.f_frsize > ROOM and not self._segment.torn:
+            self._written_again(self._segment)
 
     async def _keep_synced(self) -> None:
         taken = self._taken

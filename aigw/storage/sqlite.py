@@ -112,7 +112,8 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         """Opens *path*, makes it (0600, its directory 0700) when it is missing and brings its schema up to date, after a
-        backup beside it. Raises StoreError."""
+        backup beside it. Raises StoreError, but for what may pass (a lock, a full disk): then it is opened when it is needed,
+        and a server can start."""
         self.path = path
         self._closed = False
         self._rollups: dict[RollupKey, Rollup] = {}
@@ -124,15 +125,14 @@ class SqliteStore:
         self._data_version = -1
         self._spent_merged, self._spent_holder = 0, ""  # the day on which that was done; how far it has come
         self._reader: sqlite3.Connection | None = None
+        self._opened = False
         with self._plain_errors():
             self._create()
-            self._connection = self._connect()
             try:
-                self._migrate()
-            except BaseException:
-                self._connection.close()
-                raise
-        self._most_variables = self._connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+                self._open()
+            except sqlite3.Error as error:
+                if not getattr(error, "sqlite_errorname", "").startswith(_PASSING):
+                    raise
         self._writer_thread = ThreadPoolExecutor(1, "aigw-store-writer")
         self._reader_thread = ThreadPoolExecutor(1, "aigw-store-reader")
 
@@ -685,7 +685,8 @@ class SqliteStore:
             self._reader_thread.shutdown(wait=True)
             if self._reader is not None:
                 self._reader.close()
-            self._connection.close()  # the last one out writes the log back into the file and removes it
+            if self._opened:
+                self._connection.close()  # the last one out writes the log back into the file and removes it
 
         try:
             with self._plain_errors():
@@ -700,12 +701,31 @@ class SqliteStore:
         if self._closed:
             raise StoreError("the store is closed")
         with self._plain_errors():
-            return await asyncio.get_running_loop().run_in_executor(self._writer_thread, work, *arguments)
+            do = work if self._opened else partial(self._open_first, work)
+            return await asyncio.get_running_loop().run_in_executor(self._writer_thread, do, *arguments)
+
+    def _open(self) -> None:
+        self._connection = self._connect()
+        try:
+            self._migrate()
+        except BaseException:
+            self._connection.close()
+            raise
+        self._most_variables = self._connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+        self._opened = True
+
+    def _open_first(self, work: Callable[..., T], *arguments: Any) -> T:
+        if not self._opened:
+            self._open()
+        return work(*arguments)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do *work* beside the writer, on the connection that only reads."""
         if self._closed:
             raise StoreError("the store is closed")
+
+        if not self._opened:
+            await self._write(lambda: None)
 
         def run() -> T:
             if self._reader is None:
@@ -845,6 +865,9 @@ class SqliteStore:
                 return f"the database {self.path} {words} ({error})"
         return f"the database {self.path} failed: {error}"
 
+
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
+"""What may be over by itself, or when somebody has made room."""
 
 _WORDS = {
     "SQLITE_FULL": "cannot grow: the disk is full. Free some space; records wait in the journal until then",

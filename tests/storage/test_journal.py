@@ -26,7 +26,7 @@ from aigw.errors import StoreError
 from aigw.exchange import Record
 from aigw.storage import journal as journal_module, sqlite
 from aigw.storage.base import Store
-from aigw.storage.journal import DAMAGED, SUFFIX, Journal
+from aigw.storage.journal import DAMAGED, REFUSED, SUFFIX, Journal
 from aigw.storage.open import open_store
 
 NOON = 1_790_000_000 // 86400 * 86400 + 12 * 3600.0
@@ -475,6 +475,42 @@ async def test_the_disk_has_a_limit(tmp_path: Path, directory: Path, store: Stor
     assert journal.failed == failed
     await journal.close()
     assert len(await stored(store)) == 201
+
+
+async def test_a_full_journal_may_refuse(tmp_path: Path, directory: Path, store: Store) -> None:
+    """It says so before anything begins; refusals wait for no room; what was under way does, and it is open again by itself."""
+    journal = Journal(directory, store, segment_bytes=2000, disk_limit=10_000, interval=0.01, refuse=True)
+    number = 0
+    while not journal.refusing:
+        journal.write(record(number))
+        number += 1
+    assert journal.full
+    assert 9_000 < journal.size <= 10_000
+    journal.write(record(number))  # it had begun before
+    refusals = [record(1000 + one, error=REFUSED, outcome="gateway_error") for one in range(50)]
+    journal.write(*refusals, record(number + 1))
+    assert (journal.unrecorded, journal.lost, journal.pending) == (50, 0, number + 2)
+    journal.start()
+    await until(lambda: not journal.refusing)
+    await until(lambda: journal.pending == 0)
+    await journal.close()
+    assert await stored(store) == [record(one).id for one in range(number + 2)]
+
+
+async def test_the_limit_is_of_all_processes_together(tmp_path: Path, directory: Path, store: Store) -> None:
+    """What others have left in the directory, or write there, takes room as well."""
+    first = Journal(directory, store, disk_limit=5000)
+    for number in range(10):
+        first.write(record(number))
+    second = Journal(directory, store, disk_limit=5000)
+    assert second.size == first.size > 1000
+    for number in range(10, 60):
+        second.write(record(number))
+    assert sum(path.stat().st_size for path in segments(tmp_path)) <= 5000
+    assert second.failed > 0
+    await first.close()
+    await second.close()
+    assert len(await stored(store)) == 60
 
 
 class Picky:

@@ -9,6 +9,7 @@ import pytest
 from aigw.errors import ConfigError
 from aigw.storage.counters import MemoryCounters
 from aigw.storage.open import open_counters, open_store
+from aigw.storage.postgres import PostgresStore
 
 
 @pytest.mark.parametrize(
@@ -36,9 +37,20 @@ async def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (tmp_path / "x.db").exists()
 
 
-@pytest.mark.parametrize(
-    "url", ["postgresql://u:secret@h/d", "postgres://u:secret@h/d", "mysql://u:secret@h/d", "nonsense", "sqlite::memory:", ""]
-)
+async def test_an_address_may_be_kept_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a variable or a file of its own; nothing is connected to by opening."""
+    monkeypatch.setenv("DATABASE", "postgresql://u:secret@127.0.0.1:1/d?schema=mine")
+    store = open_store("env:DATABASE", tmp_path)
+    assert isinstance(store, PostgresStore)
+    assert store.schema == "mine"
+    assert store.place == "the database postgresql://127.0.0.1:1/d"
+    await store.close()
+    with pytest.raises(ConfigError, match="NOWHERE is not set") as raised:
+        open_store("env:NOWHERE", tmp_path)
+    assert raised.value.key == "storage.url"
+
+
+@pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "nonsense", "sqlite::memory:", ""])
 def test_other_stores_are_refused(tmp_path: Path, url: str) -> None:
     """With the key to change and what is possible, and without the password that an address may hold."""
     with pytest.raises(ConfigError) as raised:
@@ -60,6 +72,6 @@ def test_counters() -> None:
 
 
 def test_a_store_is_imported_when_it_is_asked_for() -> None:
-    """Importing the door costs nobody SQLite."""
-    code = "import sys, aigw.storage.open; sys.exit('sqlite3' in sys.modules)"
+    """Importing the door costs nobody SQLite, nor asyncpg."""
+    code = "import sys, aigw.storage.open; sys.exit('sqlite3' in sys.modules or 'asyncpg' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

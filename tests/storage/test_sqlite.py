@@ -405,3 +405,24 @@ async def test_utc_needs_no_time_zone_data(tmp_path: Path) -> None:
     finally:
         zoneinfo.reset_tzpath()
         await store.close()
+
+
+async def test_a_file_that_is_locked_at_first_is_opened_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server can start with it; whoever asks meanwhile hears why, and nothing has to be started again."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.05)
+    path = tmp_path / "x.db"
+    await SqliteStore(path).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        store = SqliteStore(path)
+        for ask in (store.last_change, store.records):
+            with pytest.raises(StoreError, match="locked by another process"):
+                await ask()
+    assert await store.append([record(1)]) == 1
+    assert len(await store.records()) == 1
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        await SqliteStore(path).close()
