@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
+from math import inf
 
 import pytest
 
@@ -211,3 +212,147 @@ async def test_many_at_once_never_exceed_the_limit(counters: Counters) -> None:
     assert most == 7
     assert refused > 0
     assert await granted(counters, claim, NOW, 9) == 7
+
+
+# --- what is left ---------------------------------------------------------------------------------------------------------
+
+
+async def test_left_says_what_is_still_free(counters: Counters) -> None:
+    """Claim by claim, after the hold; where it is refused before it, and never below 0."""
+    await counters.prime({"p": (40, NOW + 500)})
+    claims = [Claim("w", 3, 10), Claim("g", 1, 4, 0), Claim("p", 50, 100, ends=NOW + 500)]
+    permit = await counters.hold(claims, NOW)
+    assert list(permit.left) == [7, 3, 10]
+    refused = await counters.hold(claims, NOW)
+    assert refused.refused == claims[2]
+    assert list(refused.left) == [7, 3, 10]
+    counters.settle(permit, {"p": 90})
+    refused = await counters.hold(claims, NOW)
+    assert list(refused.left) == [7, 4, 0]
+    assert list(refused.unknown) == []
+
+
+# --- periods --------------------------------------------------------------------------------------------------------------
+
+
+def budget(key: str, amount: int, limit: int, ends: float = NOW + 3600) -> Claim:
+    return Claim(key, amount, limit, ends=ends)
+
+
+async def test_a_period_must_be_primed(counters: Counters) -> None:
+    """Else nothing is held, of the other claims neither, and the permit names all keys that nobody knows."""
+    claims = [Claim("w", 1, 1), Claim("g", 1, 1, 0), budget("p", 10, 100), budget("q", 10, 100, inf)]
+    for known, unknown in (({}, ["p", "q"]), ({"p": (0, NOW + 3600)}, ["q"])):
+        await counters.prime(known)
+        permit = await counters.hold(claims, NOW)
+        assert (permit.refused, permit.claims, sorted(permit.unknown)) == (None, (), unknown)
+        counters.settle(permit, {"p": 99, "q": 99})
+        counters.release(permit)
+    assert await counters.read(["p", "q"]) == [0, None]
+    await counters.prime({"q": (90, inf)})
+    assert (await counters.hold(claims, NOW)).refused is None
+    assert await counters.read(["q", "p", "none"]) == [100, 10, None]
+
+
+async def test_unknown_wins_over_refused(counters: Counters) -> None:
+    """A permit has one of the two: who primes first hears the refusal next."""
+    permit = await counters.hold([Claim("w", 1, 0), budget("p", 1, 1)], NOW)
+    assert (permit.refused, list(permit.unknown)) == (None, ["p"])
+
+
+async def test_priming_changes_nothing_that_is_known(counters: Counters) -> None:
+    """Two that prime at once: the second one's figure may be older than what has been held since."""
+    await counters.prime({"p": (5, NOW + 3600)})
+    await counters.hold([budget("p", 10, 100)], NOW)
+    await counters.prime({"p": (5, NOW + 3600), "q": (7, inf)})
+    assert await counters.read(["p", "q"]) == [15, 7]
+
+
+async def test_a_period_holds_and_settles(counters: Counters) -> None:
+    """What is held counts, up to the limit and not one more; what was used takes its place, were it more than the limit; what
+    was released was never used."""
+    await counters.prime({"p": (0, NOW + 3600)})
+    first = await counters.hold([budget("p", 60, 100)], NOW)
+    refused = await counters.hold([budget("p", 41, 100)], NOW + 1)
+    assert refused.refused == budget("p", 41, 100)
+    assert refused.retry_after == pytest.approx(3599)
+    second = await counters.hold([budget("p", 40, 100)], NOW + 2)
+    assert second.refused is None
+    assert await counters.read(["p"]) == [100]
+    counters.release(second)
+    counters.settle(first, {"p": 130})
+    counters.settle(first, {"p": 0})
+    counters.release(first)
+    assert await counters.read(["p"]) == [130]
+    assert (await counters.hold([budget("p", 0, 100)], NOW)).refused is not None
+    third = await counters.hold([budget("p", 10, 200)], NOW)
+    counters.settle(third, {"other": 1})
+    assert await counters.read(["p"]) == [140]  # not named: it keeps what it held
+
+
+async def test_money_needs_all_its_digits(counters: Counters) -> None:
+    """A million dollars in billionths, one more or less."""
+    million = 10**6 * 10**9
+    await counters.prime({"p": (million - 1, inf)})
+    assert (await counters.hold([budget("p", 2, million, inf)], NOW)).refused is not None
+    permit = await counters.hold([budget("p", 1, million, inf)], NOW)
+    assert permit.refused is None
+    counters.settle(permit, {"p": 8 * million + 1})
+    assert await counters.read(["p"]) == [9 * million]
+
+
+async def test_more_may_be_added(counters: Counters) -> None:
+    """What nobody held; a period that is not known stays so."""
+    await counters.prime({"p": (1, NOW + 3600)})
+    counters.add({"p": 7, "q": 7})
+    assert await counters.read(["p", "q"]) == [8, None]
+
+
+async def test_sweeping_keeps_periods_that_run(counters: Counters) -> None:
+    """One that has ended is unknown again; late settlements of it hurt nobody."""
+    await counters.prime({"p": (1, NOW + 100), "q": (2, inf)})
+    late = await counters.hold([budget("p", 5, 10, NOW + 100), budget("q", 5, 10, inf)], NOW)
+    await counters.sweep(NOW + 99)
+    assert await counters.read(["p", "q"]) == [6, 7]
+    await counters.sweep(NOW + 101)
+    assert await counters.read(["q"]) == [7]
+    counters.settle(late, {"p": 1, "q": 1})
+    assert await counters.read(["q"]) == [3]
+
+
+async def test_many_at_once_never_exceed_a_budget(counters: Counters) -> None:
+    """A thousand for a hundred, with a rate window and a gauge beside it that have room."""
+    await counters.prime({"p": (0, inf)})
+    claims = [Claim("w", 1, 2000), Claim("g", 1, 2000, 0), budget("p", 10, 1000, inf)]
+    permits = await asyncio.gather(*(counters.hold(claims, NOW) for _ in range(1000)))
+    passed = [permit for permit in permits if permit.refused is None]
+    assert len(passed) == 100
+    for permit in passed:
+        counters.settle(permit, {"p": 3})
+    assert await counters.read(["p"]) == [300]
+    assert list((await counters.hold([Claim("w", 0, 2000), Claim("g", 0, 2000, 0)], NOW)).left) == [1900, 2000]
+
+
+async def test_the_ledger_is_exact_whatever_happens(counters: Counters) -> None:
+    """Holds, settlements and releases in any order: a period's figure is what was used plus what is held."""
+    chance = random.Random(7)
+    await counters.prime({"p": (0, inf), "q": (5, NOW + 3600)})
+    used, held = {"p": 0, "q": 5}, []
+    for _ in range(500):
+        if held and chance.random() < 0.5:
+            permit, amounts = held.pop(chance.randrange(len(held)))
+            if chance.random() < 0.3:
+                counters.release(permit)
+            else:
+                real = {key: chance.randint(0, 30) for key in amounts}
+                counters.settle(permit, real)
+                for key, amount in real.items():
+                    used[key] += amount
+        else:
+            amounts = {"p": chance.randint(0, 20), "q": chance.randint(0, 20)}
+            claims = [budget("p", amounts["p"], 4000, inf), Claim("w", 1, 400), budget("q", amounts["q"], 4000)]
+            permit = await counters.hold(claims, NOW)
+            if permit.refused is None:
+                held.append((permit, amounts))
+        expected = [used[key] + sum(amounts[key] for _, amounts in held) for key in ("p", "q")]
+        assert await counters.read(["p", "q"]) == expected
