@@ -23,6 +23,10 @@ import pytest
 PASSWORD = "p@ss/word:secret"  # what has to be escaped in an address
 
 
+ADMIN, APP = "admin", "app"
+"""The superuser, and whom aigw is: the owner of its database, and no more."""
+
+
 def free_port() -> int:
     """A port that nobody listens at now."""
     with closing(socket.socket()) as probe:
@@ -51,15 +55,14 @@ class Postgres:
         self._settings = settings
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._app = False
         if self._as:
             shutil.chown(self._folder, "postgres", "postgres")
         password = self._folder / "password"
         password.write_text(PASSWORD)
         if self._as:
             shutil.chown(password, "postgres", "postgres")
-        self._run(
-            "initdb", "--no-sync", "-U", "aigw", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C"
-        )
+        self._run("initdb", "--no-sync", "-U", ADMIN, "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C")
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as, str(self._bin / program), "-D", str(self._folder / "data"), *arguments]
@@ -107,9 +110,9 @@ class Postgres:
         from urllib.parse import quote, urlencode
 
         query = f"?{urlencode(more)}" if more else ""
-        return f"postgresql://aigw:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}{query}"
+        return f"postgresql://{APP}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}{query}"
 
-    def psql(self, sql: str, database: str = "postgres") -> str:
+    def psql(self, sql: str, database: str = "postgres", user: str = ADMIN) -> str:
         """What psql prints for *sql*."""
         done = subprocess.run(
             [str(self._bin / "psql"), "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-c", sql],
@@ -117,7 +120,7 @@ class Postgres:
                 "PATH": os.environ["PATH"],
                 "PGHOST": "127.0.0.1",
                 "PGPORT": str(self.port),
-                "PGUSER": "aigw",
+                "PGUSER": user,
                 "PGPASSWORD": PASSWORD,
                 "PGDATABASE": database,
             },
@@ -133,7 +136,10 @@ class Postgres:
     def fresh(self) -> str:
         """The address of a new, empty database."""
         name = f"t{secrets.token_hex(6)}"
-        self.psql(f"CREATE DATABASE {name}")
+        if not self._app:
+            self.psql(f"CREATE ROLE {APP} LOGIN PASSWORD '{PASSWORD}'")
+            self._app = True
+        self.psql(f"CREATE DATABASE {name} OWNER {APP}")
         return self.url(name)
 
 

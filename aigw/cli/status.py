@@ -97,6 +97,13 @@ def _show(where: Locations, state: dict[str, Any] | None, hung: str, problem: st
             f"{_some(int(flight.get('exchanges', 0)), 'request')}, {figures.count(flight.get('streams', 0))} streaming",
         )
         counters = state.get("counters", {})
+        store = state.get("store", {})
+        if store.get("away"):
+            waiting = figures.count(counters.get("records_pending", 0))
+            _line("database", f"away since {_moment(float(store.get('since') or 0))}; {waiting} records wait in the journal")
+            _line("", output.safe(str(store["away"])))
+        if store.get("journal_full"):
+            _line("journal", "full: see 'aigw doctor'")
         if counters.get("records_lost"):
             _line("records", f"{figures.count(counters['records_lost'])} lost: no room on the disk or in memory")
     if store_problem:

@@ -513,10 +513,18 @@ def _alert(path: lines.Path, alert: Alert, wrong: Note, doubtful: Note) -> None:
 def _storage(config: Config, wrong: Note) -> None:
     storage = config.storage
     scheme = storage.url.partition(":")[0]
-    if scheme in ("postgresql", "postgres"):
-        wrong(("storage", "url"), 'PostgreSQL is not served yet; expected "sqlite:"')
-    elif scheme != "sqlite" or ":" not in storage.url or not storage.url.isprintable():
-        wrong(("storage", "url"), 'expected "sqlite:" (the file aigw.db in the data directory) or "sqlite:/path/to/file.db"')
+    if (
+        scheme not in ("sqlite", "postgresql", "postgres", "env", "file")
+        or ":" not in storage.url
+        or not storage.url.isprintable()
+    ):
+        wrong(
+            ("storage", "url"),
+            'expected "sqlite:" (the file aigw.db in the data directory), "sqlite:/path/to/file.db", or '
+            '"postgresql://USER:PASSWORD@HOST/DATABASE" (or env:NAME, file:PATH)',
+        )
+    if storage.journal < 0:
+        wrong(("storage", "journal"), "expected a number of bytes, 0 or more")
     if storage.counters.startswith(("redis:", "rediss:")):
         wrong(("storage", "counters"), 'Redis is not served yet; expected "memory"')
     elif storage.counters != "memory":

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aigw.config import secrets
 from aigw.errors import ConfigError
 from aigw.storage.base import Counters, Store
+
+if TYPE_CHECKING:
+    from aigw.storage.postgres import Looked
 
 FILE_NAME = "aigw.db"
 
@@ -41,6 +45,13 @@ def address(url: str, key: str = "storage.url") -> str:
     """The address that *url* is, or refers to: one with a password in it is better kept in a variable or a file of its own.
     *key* is where it is written. Raises ConfigError."""
     return secrets.resolve(url, key=key) if url.startswith(("env:", "file:")) else url
+
+
+async def look_at(url: str) -> Looked:
+    """What is found at a PostgreSQL database's *url*, which nothing changes. Raises ConfigError, StoreError."""
+    from aigw.storage.postgres import look
+
+    return await look(address(url))
 
 
 def sqlite_file(url: str, data_dir: Path) -> Path:

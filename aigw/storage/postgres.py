@@ -18,7 +18,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
@@ -617,6 +617,48 @@ class PostgresStore:
             reason = error.strerror or _first_line(error)
             return f"{self.place} cannot be reached: {reason}. Is it running, and is the address right?"
         return f"{self.place} failed: {_first_line(error)}"
+
+
+class Looked(NamedTuple):
+    """What is found without changing anything: PostgreSQL's version, the schema's (0: not made yet), bytes of it, consumers of
+    the store with a key that works."""
+
+    server: str
+    schema: int
+    size: int
+    consumers: int
+
+
+async def look(url: str) -> Looked:
+    """Look at the database *url*: nothing is made or migrated. Raises ConfigError, StoreError."""
+    store = PostgresStore(url)
+    try:
+        connection = await asyncpg.connect(
+            store._url,  # noqa: SLF001 - its own module
+            timeout=CONNECT,
+            command_timeout=PATIENCE,
+            server_settings=_SETTINGS | {"search_path": store.schema},
+        )
+        try:
+            server = await connection.fetchval("SHOW server_version")
+            if not await store._checked(connection):  # noqa: SLF001
+                return Looked(server, 0, 0, 0)
+            version = await connection.fetchval("SELECT max(version) FROM schema_version")
+            size = await connection.fetchval(
+                "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c "
+                "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind = 'r'",
+                store.schema,
+            )
+            consumers = await connection.fetchval(
+                "SELECT count(DISTINCT c.id) FROM consumer c JOIN consumer_key k ON k.consumer_id = c.id "
+                "WHERE c.disabled = 0 AND c.name <> 'operator' AND k.revoked IS NULL "
+                "AND (k.expires IS NULL OR k.expires > extract(epoch FROM now()))"
+            )
+            return Looked(server, version, size, consumers)
+        finally:
+            connection.terminate()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
+        raise StoreError(store._plain_words(error)) from error  # noqa: SLF001
 
 
 _WORDS = {

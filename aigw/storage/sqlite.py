@@ -55,6 +55,9 @@ T = TypeVar("T")
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process that is writing."""
 
+AGAIN = 2.0
+"""Seconds after a file could not be opened in which nobody waits for it again."""
+
 ROWS_PER_STATEMENT = (200, 20, 5, 1)
 """Rows in one INSERT, largest first. Each statement gives up the interpreter lock once, and getting it back from a busy event
 loop takes up to 5 ms, so one row each would be 200 records a second on a bad day. Few sizes, so that the prepared statements
@@ -126,6 +129,7 @@ class SqliteStore:
         self._spent_merged, self._spent_holder = 0, ""  # the day on which that was done; how far it has come
         self._reader: sqlite3.Connection | None = None
         self._opened = False
+        self._failed_at, self._failure = -math.inf, sqlite3.Error()
         with self._plain_errors():
             self._create()
             try:
@@ -133,6 +137,7 @@ class SqliteStore:
             except sqlite3.Error as error:
                 if not getattr(error, "sqlite_errorname", "").startswith(_PASSING):
                     raise
+                self._failed_at, self._failure = time.monotonic(), error
         self._writer_thread = ThreadPoolExecutor(1, "aigw-store-writer")
         self._reader_thread = ThreadPoolExecutor(1, "aigw-store-reader")
 
@@ -716,7 +721,13 @@ class SqliteStore:
 
     def _open_first(self, work: Callable[..., T], *arguments: Any) -> T:
         if not self._opened:
-            self._open()
+            if time.monotonic() < self._failed_at + AGAIN:
+                raise self._failure
+            try:
+                self._open()
+            except sqlite3.Error as error:
+                self._failed_at, self._failure = time.monotonic(), error
+                raise
         return work(*arguments)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:

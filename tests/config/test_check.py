@@ -81,7 +81,7 @@ def warnings(text: str) -> list[str]:
         ("[prices.qwen]\ninput = 1", 'prices.qwen: expected "provider/model"'),
         ("[prices.'a/b']\ninput = -1", 'prices."a/b".input: expected an amount of money, 0 or more'),
         ("[prices.'a/b']\ninput = nan", 'prices."a/b".input: expected an amount of money, 0 or more'),
-        ("[storage]\nurl = 'postgresql://h/db'", "storage.url: PostgreSQL is not served yet"),
+        ("[storage]\njournal = -1", "storage.journal: expected a number of bytes, 0 or more"),
         ("[storage]\nurl = 'mysql://h/db'", 'storage.url: expected "sqlite:"'),
         ("[storage]\nurl = 'sqlite'", 'storage.url: expected "sqlite:"'),
         ("[storage]\ncounters = 'redis://h'", "storage.counters: Redis is not served yet"),

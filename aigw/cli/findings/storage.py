@@ -39,8 +39,12 @@ def look(config: Config, data_dir: Path, state: dict[str, Any] | None) -> Iterat
 
     yield from _folder(data_dir)
     yield from _room(data_dir)
+    if state is not None:
+        yield from _away(state)
     if config.storage.url.startswith("sqlite:"):
         yield from _database(sqlite_file(config.storage.url, data_dir), config, serving=state is not None)
+    else:
+        yield from _server(config)
     yield from _journal(data_dir / "journal", state)
 
 
@@ -143,6 +147,67 @@ def _nearest(path: Path) -> Path:
 
 
 # ---- the database
+
+
+def _away(state: dict[str, Any]) -> Iterator[Finding]:
+    """What the running server says of it."""
+    store = state.get("store", {})
+    if store.get("away"):
+        since = time.strftime("%H:%M:%S", time.localtime(float(store.get("since") or 0)))
+        yield warning(
+            "database_away",
+            (f"the server cannot ask its database since {since}: {store['away']}",
+             f"服务器自 {since} 起无法访问数据库：{store['away']}"),
+            ("Known keys are served, new ones and revocations wait; records wait in the journal.",
+             "已知密钥照常服务，新建和吊销需等待；记录暂存在日志中。"),
+            "aigw status",
+        )  # fmt: skip
+    if store.get("journal_full"):
+        size, limit = (int(store.get(name, 0)) // 1024 // 1024 for name in ("journal_bytes", "journal_limit"))
+        yield problem(
+            "journal_full",
+            (f"the journal is full: {size} of {limit} MB", f"日志已满：{size} / {limit} MB"),
+            ("Bring the database back, free some disk, or raise [storage] journal. Until then [storage] journal_full decides.",
+             "请恢复数据库、释放磁盘空间，或调高 [storage] journal。在此之前由 [storage] journal_full 决定行为。"),
+            "df -h",
+        )  # fmt: skip
+
+
+def _server(config: Config) -> Iterator[Finding]:
+    """PostgreSQL: looked at, nothing is made there."""
+    import asyncio
+
+    from aigw.errors import ConfigError, StoreError
+    from aigw.storage.migrations import POSTGRES_MIGRATIONS
+    from aigw.storage.open import look_at
+
+    try:
+        looked = asyncio.run(look_at(config.storage.url))
+    except (ConfigError, StoreError) as error:
+        yield problem(
+            "database_unreachable",
+            (str(error), str(error)),
+            ("A running server goes on with the keys it knows; records wait in its journal.",
+             "运行中的服务器继续使用已知密钥；记录暂存在日志中。"),
+            "aigw doctor",
+        )  # fmt: skip
+        return
+    if not looked.schema:
+        yield ok(
+            "database_none",
+            f"PostgreSQL {looked.server} answers; the tables are made at first use",
+            f"PostgreSQL {looked.server} 可用；首次使用时建表",
+        )
+    elif looked.schema < POSTGRES_MIGRATIONS[-1].version:
+        yield ok(
+            "database_older",
+            "the database is of an older aigw; it is brought up to date at the next start",
+            "数据库来自旧版本，下次启动时升级",
+        )
+    else:
+        size = f"{looked.size / 1024 / 1024:.1f} MB"
+        yield ok("database_ok", f"PostgreSQL {looked.server} answers, {size}", f"PostgreSQL {looked.server} 可用，{size}")
+    yield from _consumers(config, looked.consumers)
 
 
 def _database(path: Path, config: Config, *, serving: bool) -> Iterator[Finding]:
