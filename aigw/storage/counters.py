@@ -26,7 +26,7 @@ GAUGE_RETRY = 1.0
 """Seconds after which a full gauge may be asked again: when another request ends, nobody knows."""
 
 
-class _Window:
+class Window:
     """Uses of one counter: in window number `index`, and in the one before."""
 
     __slots__ = ("before", "index", "used")
@@ -61,13 +61,13 @@ class MemoryCounters:
     """`Counters` for a gateway of one process. What it counts is gone with the process."""
 
     def __init__(self) -> None:
-        self._windows: dict[tuple[str, int], _Window] = {}
+        self._windows: dict[tuple[str, int], Window] = {}
         self._gauges: dict[str, int] = {}
         self._periods: dict[str, _Period] = {}
 
     async def hold(self, claims: Sequence[Claim], now: float) -> Permit:
         """Never waits: nothing else runs between the check and the count, which is what makes it atomic."""
-        held: list[_Window | _Period | None] = []
+        held: list[Window | _Period | None] = []
         left: list[int] = []
         for claim in claims:
             length, amount = claim.window, claim.amount
@@ -92,19 +92,19 @@ class MemoryCounters:
                 index = int(now // length)
                 window = self._windows.get((claim.key, length))
                 if window is None:
-                    window = self._windows[claim.key, length] = _Window(index)
+                    window = self._windows[claim.key, length] = Window(index)
                 elif window.index != index and window.index != index + 1:  # a clock set back a little keeps the newer window
                     window.move_to(index)
-                free = claim.limit - amount - (_counted(window, length, now) if window.before else window.used)
+                free = claim.limit - amount - (counted(window, length, now) if window.before else window.used)
                 if free < 0:
-                    return self._refused(claims, held, claim, _wait(window, claim, now), now)
+                    return self._refused(claims, held, claim, wait_for(window, claim, now), now)
                 window.used += amount
                 held.append(window)
             left.append(free)
         return Permit(tuple(claims), None, 0.0, (now, held), left)
 
     def _refused(
-        self, claims: Sequence[Claim], held: Sequence[_Window | _Period | None], refused: Claim, wait: float, now: float
+        self, claims: Sequence[Claim], held: Sequence[Window | _Period | None], refused: Claim, wait: float, now: float
     ) -> Permit:
         self._undo(claims, held)
         unknown = [one.key for one in claims if one.ends and one.key not in self._periods]
@@ -112,7 +112,7 @@ class MemoryCounters:
             return Permit(unknown=unknown)
         return Permit((), refused, wait, None, [max(0, self._free(claim, now)) for claim in claims])
 
-    def _undo(self, claims: Sequence[Claim], held: Sequence[_Window | _Period | None]) -> None:
+    def _undo(self, claims: Sequence[Claim], held: Sequence[Window | _Period | None]) -> None:
         """Give back what a hold took until it failed."""
         for claim, taken in zip(claims, held, strict=False):  # as far as we came
             if taken is None:
@@ -131,7 +131,7 @@ class MemoryCounters:
             return claim.limit
         if window.index == int(now // claim.window) - 1:
             window.move_to(window.index + 1)
-        return claim.limit - _counted(window, claim.window, now)
+        return claim.limit - counted(window, claim.window, now)
 
     def settle(self, permit: Permit, used: Mapping[str, int]) -> None:
         if permit.token is None:
@@ -181,7 +181,7 @@ class MemoryCounters:
             self._gauges.pop(claim.key, None)
 
 
-def _counted(window: _Window, length: int, now: float) -> int:
+def counted(window: Window, length: int, now: float) -> int:
     """What of a window's uses, and of those in the one before, counts now."""
     if not window.before or length > LONGEST_SLIDING:
         return window.used
@@ -189,7 +189,7 @@ def _counted(window: _Window, length: int, now: float) -> int:
     return window.used + int(window.before * min(1.0, ((window.index + 1) * length - now) / length) - 1e-5)
 
 
-def _wait(window: _Window, claim: Claim, now: float) -> float:
+def wait_for(window: Window, claim: Claim, now: float) -> float:
     """Seconds until *claim* would fit if nobody else came."""
     length, room = claim.window, claim.limit - claim.amount
     end = (window.index + 1) * length

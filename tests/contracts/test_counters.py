@@ -11,8 +11,12 @@ import pytest
 
 from aigw.storage.base import Claim, Counters
 from aigw.storage.open import open_counters
+from aigw.storage.shared import SharedCounters, make
 
-OPEN: dict[str, Callable[[], Counters]] = {"memory": lambda: open_counters("memory")}
+OPEN: dict[str, Callable[[], Counters]] = {
+    "memory": lambda: open_counters("memory"),
+    "shared": lambda: SharedCounters(make(4), 2),
+}
 
 NOW = 1_790_000_000 // 86400 * 86400.0  # the first second of some day, and so of an hour and a minute
 
