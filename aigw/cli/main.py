@@ -28,6 +28,7 @@ COMMANDS = {
     "prices": "What models cost here, and who says so.",
     "canary": "Try another model on a share of a route; it rolls itself back.",
     "alerts": "Who is told when something happens; try it.",
+    "data": "What is kept: back up, restore, prune, export, copy.",
     "config": "The config file: path, check, show, edit.",
     "stats": "Who used what, how fast, at what cost.",
     "top": "What happens now: live figures, until q.",

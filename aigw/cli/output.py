@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TextIO
 
@@ -119,6 +119,18 @@ def csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     writer.writerow(columns)
     writer.writerows([_csv_cell(value) for value in row] for row in rows)
     sys.stdout.write(out.getvalue())
+
+
+def rows(lines: Sequence[Sequence[Any]]) -> str:
+    """Lines of a CSV file, as `csv` prints them, for whoever writes them elsewhere."""
+    out = io.StringIO()
+    csv_format.writer(out, lineterminator="\n").writerows([_csv_cell(value) for value in row] for row in lines)
+    return out.getvalue()
+
+
+def stream(text: str) -> None:
+    """Data that comes in many parts, each of whole lines: as it is into a file or a pipe, made safe on a terminal."""
+    sys.stdout.write(readable(text) if sys.stdout.isatty() else text)
 
 
 def _csv_cell(value: Any) -> Any:
@@ -279,6 +291,24 @@ def line(question: str) -> str:
         if not answer:
             raise EOFError
     return answer.strip()
+
+
+@contextmanager
+def progress(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal while work is done that comes in parts: call it with each part's size. Elsewhere one line says what
+    is done."""
+    if not drawn(sys.stderr):
+        note(text)
+        yield lambda part: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, highlight=False, emoji=False)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(safe(text), total=total)
+        yield lambda part: bar.advance(task, part)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from math import inf
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -53,6 +53,17 @@ class UsageRow(msgspec.Struct, kw_only=True):
 GROUPINGS = ("model", "consumer", "provider", "route", "group", "key", "operation", "error", "day", "hour")
 """What `usage` can group by. A route is the name that was asked for where no route is written for it; a key is a consumer key's
 id; an error is our code, or nothing."""
+
+
+Rows = Callable[[str], AsyncIterator[list[tuple[Any, ...]]]]
+"""From a table's name to its rows, some thousand at a time."""
+
+
+class Filling(NamedTuple):
+    """A database being filled, in one transaction: `put` adds rows to a table, `rows` reads what stands there."""
+
+    put: Callable[[str, list[tuple[Any, ...]]], Awaitable[None]]
+    rows: Rows
 
 
 class Store(Protocol):
@@ -147,14 +158,12 @@ class Store(Protocol):
     async def lease(self, name: str, holder: str, ttl: float) -> bool:
         """True when *holder* has the lease now (taken, renewed, or the old one ran out)."""
 
-    def snapshot(self) -> AbstractAsyncContextManager[Callable[[str], AsyncIterator[list[tuple[Any, ...]]]]]:
+    def snapshot(self) -> AbstractAsyncContextManager[Rows]:
         """Everything as it is at one moment: a function from a table of `rows.TABLES` to its rows, some thousand at a time."""
 
-    def filling(
-        self, *, replace: bool = False
-    ) -> AbstractAsyncContextManager[Callable[[str, list[tuple[Any, ...]]], Awaitable[None]]]:
-        """A function that puts rows into such a table; all of it happens at the end, or nothing does. Raises StoreError when
-        there is something already, unless it is to be replaced."""
+    def filling(self, *, replace: bool = False) -> AbstractAsyncContextManager[Filling]:
+        """To put rows into such tables; all of it happens at the end, or nothing does. Raises StoreError when there is
+        something already, unless it is to be replaced."""
 
     async def close(self) -> None: ...
 

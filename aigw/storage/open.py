@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from aigw.config import secrets
 from aigw.errors import ConfigError
 from aigw.storage.base import Counters, Store
+from aigw.storage.transfer import move
 
 if TYPE_CHECKING:
     from aigw.storage.postgres import Looked
@@ -47,11 +49,42 @@ def address(url: str, key: str = "storage.url") -> str:
     return secrets.resolve(url, key=key) if url.startswith(("env:", "file:")) else url
 
 
+async def back_up(store: Store, path: Path, progress: Callable[[str, int], None] | None = None) -> None:
+    """Write all that *store* holds into the new SQLite file *path*, while it is used. Raises StoreError, OSError; then there is
+    no such file."""
+    from aigw.storage.sqlite import SqliteStore
+
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        if isinstance(store, SqliteStore):
+            await store.back_up(partial)
+        else:
+            copy = SqliteStore(partial)
+            try:
+                await move(store, copy, progress=progress)
+            finally:
+                await copy.close()
+        partial.replace(path)
+    finally:
+        for one in (partial, *(path.with_name(f"{partial.name}{end}") for end in ("-wal", "-shm"))):
+            one.unlink(missing_ok=True)
+
+
 async def look_at(url: str) -> Looked:
     """What is found at a PostgreSQL database's *url*, which nothing changes. Raises ConfigError, StoreError."""
     from aigw.storage.postgres import look
 
     return await look(address(url))
+
+
+def place_of(url: str, data_dir: Path) -> str:
+    """Where that is, as it may be shown: without user and password."""
+    url = address(url)
+    if url.startswith("sqlite:"):
+        return str(sqlite_file(url, data_dir))
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def sqlite_file(url: str, data_dir: Path) -> Path:

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -27,7 +27,7 @@ import msgspec
 from aigw.consumer import Consumer, ConsumerKey
 from aigw.errors import ConfigError, StoreError
 from aigw.exchange import Record
-from aigw.storage.base import Change, UsageRow
+from aigw.storage.base import Change, Filling, Rows, UsageRow
 from aigw.storage.migrations import POSTGRES_MIGRATIONS
 from aigw.storage.postgres_batch import BATCH_TABLES, Batch, Names
 from aigw.storage.questions import PAGE, answer, question
@@ -393,20 +393,13 @@ class PostgresStore:
     # --- everything at once -------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Callable[[str], AsyncIterator[list[tuple[Any, ...]]]]]:
+    async def snapshot(self) -> AsyncIterator[Rows]:
         async with self._reading() as connection:
             await connection.execute("SELECT 1")  # the moment
-
-            async def rows(table: str) -> AsyncIterator[list[tuple[Any, ...]]]:
-                query = f"SELECT {quoted(TABLES[table])} FROM {table}"  # noqa: S608 - our own names
-                cursor = await connection.cursor(query, timeout=LONG)
-                while page := await cursor.fetch(PAGE, timeout=LONG):
-                    yield [tuple(row) for row in page]
-
-            yield rows
+            yield _rows(connection)
 
     @asynccontextmanager
-    async def filling(self, *, replace: bool = False) -> AsyncIterator[Callable[[str, list[tuple[Any, ...]]], Awaitable[None]]]:
+    async def filling(self, *, replace: bool = False) -> AsyncIterator[Filling]:
         async with self._writing() as connection:
             await self._lock(connection, _EDITS)
             if replace:
@@ -423,7 +416,7 @@ class PostgresStore:
                     table, records=rows, columns=columns, schema_name=self.schema, timeout=LONG
                 )
 
-            yield put
+            yield Filling(put, _rows(connection))
             await self._note_change(connection, "restore", "")
 
     async def close(self) -> None:
@@ -706,6 +699,16 @@ def _place(url: str) -> str:
     """*url* as it may be shown: without user, password and parameters."""
     parts = urlsplit(url)
     return f"the database postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _rows(connection: Connection) -> Rows:
+    async def rows(table: str) -> AsyncIterator[list[tuple[Any, ...]]]:
+        query = f"SELECT {quoted(TABLES[table])} FROM {table}"  # noqa: S608 - our own names
+        cursor = await connection.cursor(query, timeout=LONG)
+        while page := await cursor.fetch(PAGE, timeout=LONG):
+            yield [tuple(row) for row in page]
+
+    return rows
 
 
 def _numbered(sql: str) -> str:

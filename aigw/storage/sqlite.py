@@ -18,7 +18,7 @@ import operator
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -30,7 +30,7 @@ import msgspec
 from aigw.consumer import Consumer, ConsumerKey
 from aigw.errors import StoreError
 from aigw.exchange import Record
-from aigw.storage.base import Change, UsageRow
+from aigw.storage.base import Change, Filling, Rows, UsageRow
 from aigw.storage.migrations import LATEST, MIGRATIONS, Migration
 from aigw.storage.questions import PAGE, answer, question
 from aigw.storage.rollup import (
@@ -612,7 +612,7 @@ class SqliteStore:
     # --- everything at once -------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Callable[[str], AsyncIterator[list[tuple[Any, ...]]]]]:
+    async def snapshot(self) -> AsyncIterator[Rows]:
         await self._write(self._bring_up_to_date)
         thread = ThreadPoolExecutor(1, "aigw-store-snapshot")  # a transaction of its own, for as long as it takes
         do = partial(asyncio.get_running_loop().run_in_executor, thread)
@@ -636,13 +636,29 @@ class SqliteStore:
         finally:
             thread.shutdown(wait=False)
 
+    async def back_up(self, path: Path) -> None:
+        """Write all of it into the new file *path* (0600), while others go on writing here. Raises StoreError, OSError."""
+        await self._write(self._bring_up_to_date)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # VACUUM INTO fills an empty file
+
+        def write() -> None:
+            with contextlib.closing(self._connect()) as connection:
+                connection.execute("VACUUM INTO ?", (str(path),))
+            with contextlib.closing(sqlite3.connect(path)) as copy:
+                if copy.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                    raise StoreError(f"what was written to {path} is damaged; is the disk in order?")
+
+        with self._plain_errors():
+            await asyncio.to_thread(write)
+            await asyncio.to_thread(_on_the_disk, path)
+
     def _bring_up_to_date(self) -> None:
         with self._transaction():
             self._uncombined = None  # others may have written since
             self._combine()
 
     @asynccontextmanager
-    async def filling(self, *, replace: bool = False) -> AsyncIterator[Callable[[str, list[tuple[Any, ...]]], Awaitable[None]]]:
+    async def filling(self, *, replace: bool = False) -> AsyncIterator[Filling]:
         def begin() -> None:
             self._connection.execute("BEGIN IMMEDIATE")
             for table in () if replace else ("consumer", "record_line", "rollup"):
@@ -666,9 +682,15 @@ class SqliteStore:
             statement = f"INSERT INTO {table} ({quoted(columns)}) VALUES ({_marks(len(columns))})"  # noqa: S608
             await self._write(self._connection.executemany, statement, rows)
 
+        async def rows(table: str) -> AsyncIterator[list[tuple[Any, ...]]]:
+            query = f"SELECT {quoted(TABLES[table])} FROM {table}"  # noqa: S608 - our own names
+            cursor = await self._write(self._connection.execute, query)
+            while page := await self._write(cursor.fetchmany, PAGE):
+                yield page
+
         try:
             await self._write(begin)
-            yield put
+            yield Filling(put, rows)
             await self._write(end)
         finally:
             await self._write(take_back)
@@ -906,6 +928,14 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def _on_the_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _readable(lines: Iterable[bytes]) -> list[Record]:

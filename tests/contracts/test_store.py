@@ -667,14 +667,16 @@ async def test_everything_at_one_moment_and_all_or_nothing(store: Store) -> None
         async with store.filling():
             pass
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - what fails is in the middle of it
-        async with store.filling(replace=True) as put:
-            await put("consumer", [])
+        async with store.filling(replace=True) as filling:
+            await filling.put("consumer", [])
             raise ZeroDivisionError
     assert await store.consumer("ci") is not None
     before = await store.last_change()
-    async with store.filling(replace=True) as put:
+    async with store.filling(replace=True) as filling:
         for table, lines in kept.items():
-            await put(table, lines)
+            await filling.put(table, lines)
+            there = [row async for page in filling.rows(table) for row in page if row[0] != "combined"]
+            assert sorted(there) == sorted(row for row in lines if row[0] != "combined")
     assert await store.last_change() > before
     assert await store.get("late") is None
     assert len(await store.records()) == 1
