@@ -198,6 +198,7 @@ class Attempter:
         exchange.status, exchange.usage = 200, Usage(estimated=True)  # a count is free
         wire = [(b"content-type", b"application/json"), (b"x-aigw-estimated", b"true")]
         wire += self._named(exchange.provider, exchange.model)
+        wire += exchange.wire or ()
         relay = Relay(exchange, sink, operation, DIALECTS[exchange.dialect], provider, wire)
         relay.status = 200
         relay.body = body = count.write(operation.name, metering.estimate("messages", exchange.body).input)
@@ -211,6 +212,8 @@ class Attempter:
             wire = self._named(exchange.provider, exchange.model)
         if exchange.chain:
             wire = [*wire, (b"x-aigw-attempts", b"%d" % (len(exchange.chain) + 1))]
+        if exchange.wire is not None:
+            wire = [*wire, *exchange.wire]
         return wire
 
     def _relay(self, exchange: Exchange, sink: Sink, operation: Operation, provider: Provider, key: ProviderKey) -> Relay:

@@ -54,6 +54,8 @@ CODES: dict[str, Code] = {
         429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED"
     ),
     "policy_budget_exhausted": Code(429, "insufficient_quota", "insufficient_quota", "rate_limit_error", "RESOURCE_EXHAUSTED"),
+    "policy_request_too_large": Code(400, "invalid_request_error", None, "invalid_request_error", "INVALID_ARGUMENT"),
+    "policy_price_unknown": Code(400, "invalid_request_error", None, "invalid_request_error", "FAILED_PRECONDITION"),
     # the provider
     "provider_unreachable": Code(502, "server_error", None, "api_error", "UNAVAILABLE"),
     "provider_connection_lost": Code(502, "server_error", None, "api_error", "UNAVAILABLE"),

@@ -337,6 +337,8 @@ class Exchange(Record, kw_only=True, gc=True):
     upload: Upload | None = None  # the body, where it is passed on while it arrives
     raw: tuple[str, str, str] | None = None  # provider, method and path below its address: passed through as it is
     query: str = ""  # behind the path, for the provider; without the caller's key
+    hold: Any = None  # what it holds of its consumer's limits and budgets (`access.quota.Hold`)
+    wire: Headers | None = None  # headers of ours for its answer: what is left of those
     owner: Any = None  # who keeps it, or what the request goes on from (`routing.stateful.Owner`)
 
     def __repr__(self) -> str:  # never the headers or the body

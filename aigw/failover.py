@@ -15,6 +15,7 @@ from aigw.deployment import Deployment, Hedge, ProviderKey, Route, SlowStart
 from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
 from aigw.exchange import Exchange, Sink, Usage
 from aigw.metering import usage as metering
+from aigw.metering.currencies import Currencies
 from aigw.protocols.operations import Operation
 from aigw.providers.base import Provider
 from aigw.relay import Relay
@@ -25,9 +26,6 @@ from aigw.routing.key_pool import KeyPool
 from aigw.routing.selection import Candidate, Selection
 from aigw.routing.slow_start import Held
 from aigw.routing.strategies import affinity
-
-RATES = {"USD": 1.0, "EUR": 1.1, "CNY": 0.14}
-"""Dollars for one, roughly, and only to tell which of two prices is the lower one. Sums are never converted."""
 
 MIX = Usage(input=3000, output=1000)
 """What prices are compared by: three tokens read for each one written."""
@@ -437,7 +435,7 @@ class Costs:
     """What places cost, to compare them; remembered for a minute, for prices may depend on the hour."""
 
     def __init__(self, prices: Prices) -> None:
-        self._prices = prices
+        self._prices, self._usd = prices, Currencies().usd
         self._minute = 0
         self._known: dict[tuple[str, str], float | None] = {}
 
@@ -449,7 +447,7 @@ class Costs:
         place = (provider, model)
         if place not in self._known:
             cost = self._prices.price(provider, (model,), MIX, now)
-            self._known[place] = None if cost is None else cost.nano * RATES.get(cost.currency, 1.0)
+            self._known[place] = None if cost is None else self._usd(cost.nano, cost.currency)
         return self._known[place]
 
 

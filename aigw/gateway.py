@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ import msgspec
 
 from aigw.access import authenticate
 from aigw.access.authenticate import Directory
-from aigw.access.rate_limit import RateLimit
+from aigw.access.quota import Quota
 from aigw.attempt import Attempter
 from aigw.config import secrets
 from aigw.config.load import ConfigErrors, Loaded
@@ -36,12 +36,14 @@ from aigw.config.schema import (
     Upstream,
 )
 from aigw.config.scrub import Scrubber
-from aigw.consumer import Caller
+from aigw.consumer import Caller, Terms
 from aigw.deployment import ProviderKey
 from aigw.errors import ConfigError, UpstreamError
 from aigw.exchange import Receiver, UpstreamRequest
 from aigw.failover import Failover
 from aigw.hooks import Event, Listener
+from aigw.metering import usage as metering
+from aigw.metering.currencies import Currencies
 from aigw.metering.prices import PriceBook
 from aigw.pipeline import Pipeline
 from aigw.protocols.operations import RAW
@@ -92,6 +94,9 @@ CHECK_LOOK = 15.0
 LOOK_OUT = 5.0
 """Seconds between two looks for something to tell of."""
 
+LEDGER_WAIT = 2.0
+"""Seconds that the first request of a budget's window waits for records to reach the ledger."""
+
 UNSTORED = 60.0
 """Seconds that records may wait for the store before somebody hears of it."""
 
@@ -141,6 +146,7 @@ class Services:
         self.metrics = Metrics(self._readings)
         self.active = 0
         self.pools: Mapping[str, KeyPool] = {}  # those of the gateway that serves
+        self.limits: Quota | None = None  # the same
         self._storage = config.storage
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -167,6 +173,13 @@ class Services:
     def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
 
+    async def spent(self, holders: Iterable[str], since: float) -> Mapping[str, tuple[int, int]]:
+        """The ledger, once it has what this process has journalled, and what one before left behind. Raises StoreError."""
+        until = time.perf_counter() + LEDGER_WAIT
+        while (self.journal.pending or not self.journal.caught_up) and time.perf_counter() < until:  # noqa: ASYNC110 - rarely
+            await asyncio.sleep(0.05)
+        return await self.store.spent(holders, since)
+
     async def _is_first(self, what: str) -> bool:
         """Of all processes on this store, to tell of something within the hour."""
         return await self.store.lease(what, self.canaries.node, AGAIN)
@@ -176,6 +189,8 @@ class Services:
         full_since = 0.0
         while True:
             await asyncio.sleep(LOOK_OUT)
+            if self.limits is not None:
+                await self.limits.catch_up()
             now = time.perf_counter()
             for name, pool in self.pools.items():
                 wait = pool.wait(now)
@@ -267,7 +282,17 @@ class Services:
             Reading(
                 "journal_damaged_lines", "Lines of the journal that are no records; set aside.", journal.damaged, grows=True
             ),
+            *self._limit_readings(),
             *self._key_readings(),
+        ]
+
+    def _limit_readings(self) -> list[Reading]:
+        limits = self.limits
+        refused, waiting, events = (0, 0, 0) if limits is None else (limits.refused, limits.waiting, limits.events)
+        return [
+            Reading("limit_refusals", "Requests refused for a limit or a budget.", refused, grows=True),
+            Reading("limit_waiting", "Requests that wait for a place ([limits] queue).", waiting),
+            Reading("budget_events", "Budgets that were nearly or wholly used, told once each.", events, grows=True),
         ]
 
     def _key_readings(self) -> list[Reading]:
@@ -336,10 +361,25 @@ class Gateway:
             rules=retries(config.retry),
             budget=previous.pipeline.failover.budget if previous is not None else None,
         )
+        currencies = Currencies(config.currencies)
+        limits = Quota(
+            Terms(rpm=config.limits.rpm, concurrency=config.limits.concurrency),
+            {},
+            services.counters,
+            prices=prices,
+            usd=currencies.usd,
+            estimate=metering.estimate,
+            spent=services.spent,
+            resolve=self.table.resolve,
+            tell=services.alerts.happened,
+            queue=config.limits.queue,
+            previous=previous.pipeline.limits if previous is not None else None,
+        )
         self.pipeline: Pipeline = Pipeline(
             failover=failover,
             directory=services.directory,
-            limits=RateLimit(config.limits, services.counters),
+            limits=limits,
+            currencies=currencies,
             table=self.table,
             providers=self.providers,
             pools=self.pools,
@@ -374,7 +414,7 @@ class Gateway:
 
     def start(self) -> None:
         """Begin to ask providers for their models, and to look after keys that rest long."""
-        self.services.pools = self.pools
+        self.services.pools, self.services.limits = self.pools, self.pipeline.limits
         works = {"models": self._follow_models(), "key rests": self._rests.follow(), "key checks": self._check_keys()}
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(work, name=name) for name, work in works.items()]

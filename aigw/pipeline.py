@@ -1,8 +1,8 @@
 """The walk of an exchange, readable top to bottom:
 
-    authenticate -> admit -> read -> route -> attempts (provider, upstream, relay) -> meter -> record -> the last byte
+    authenticate -> read -> route -> hold -> attempts (provider, upstream, relay) -> meter -> record, settle -> the last byte
 
-Whatever happens on the way - refusal, upstream failure, caller gone, cancellation, shutdown - the permit is given back and
+Whatever happens on the way - refusal, upstream failure, caller gone, cancellation, shutdown - what was held is settled and
 exactly one record is journalled, before the caller can see its answer's end. Both only enqueue: nothing is awaited there.
 """
 
@@ -19,18 +19,21 @@ import msgspec
 from msgspec.structs import replace
 
 from aigw.access.authenticate import REFUSAL, Directory
-from aigw.access.rate_limit import RateLimit
+from aigw.access.cap import Capped, CapReachedError
+from aigw.access.quota import Plan, Quota
 from aigw.access.throttle import ThrottledError
 from aigw.attempt import Attempter, Prices
 from aigw.config.scrub import Scrubber
 from aigw.consumer import Caller
 from aigw.deployment import Deployment, Route
-from aigw.errors import CallerError, GatewayError, InternalError, UpstreamError
+from aigw.errors import CallerError, GatewayError, InternalError, PolicyError, UpstreamError
 from aigw.exchange import Exchange, Headers, Record, Sink, Upload, Usage
 from aigw.failover import Failover
 from aigw.hooks import Listener
 from aigw.metering import usage as metering
+from aigw.metering.currencies import Currencies
 from aigw.protocols import DIALECTS, listed, raw, splice
+from aigw.protocols.closing import closing
 from aigw.protocols.dialect import Asked
 from aigw.protocols.operations import OPERATIONS, RAW, Operation
 from aigw.providers import placing
@@ -40,7 +43,6 @@ from aigw.routing.canaries import Canaries
 from aigw.routing.key_pool import KeyPool
 from aigw.routing.stateful import Owner, Stateful, narrowed, told_of
 from aigw.routing.table import Table
-from aigw.storage.base import Permit
 
 log = logging.getLogger("aigw.pipeline")
 
@@ -104,7 +106,7 @@ class Pipeline:
         self,
         *,
         directory: Directory,
-        limits: RateLimit,
+        limits: Quota,
         table: Table,
         providers: Mapping[str, Provider],
         pools: Mapping[str, KeyPool],
@@ -118,6 +120,7 @@ class Pipeline:
         canaries: Canaries | None = None,
         failover: Failover | None = None,
         stateful: Stateful | None = None,
+        currencies: Currencies | None = None,
     ) -> None:
         """*patience* is the longest an exchange may take before its first byte, in seconds; *scrubber* knows what nobody may
         read."""
@@ -129,6 +132,7 @@ class Pipeline:
         self._scrubber = scrubber or Scrubber()
         self.canaries = canaries
         self.stateful = stateful or Stateful()
+        self.currencies = currencies or Currencies()
         self._clean: set[tuple[str, ...]] = set()
         self._endings: list[tuple[Exchange, Sink, Relay | None]] = []
         self._ended: asyncio.Future[None] | None = None
@@ -137,7 +141,8 @@ class Pipeline:
     async def serve(self, exchange: Exchange, sink: Sink, receive: Callable[[], Awaitable[bytes]] | None = None) -> None:
         """Walk *exchange* to its answer. *receive* gives the request's body, when the exchange does not have it yet; it is
         asked once the caller is known to be welcome, and may raise CallerError."""
-        permit: Permit | None = None
+        plan: Plan | None = None
+        cap: Capped | None = None
         relay: Relay | None = None
         patience = exchange.patience
         operation = OPERATIONS.get(exchange.operation) or RAW
@@ -146,7 +151,7 @@ class Pipeline:
             if self.journal.refusing:
                 raise _no_room()
             exchange.caller = caller = self.directory.authenticate(exchange.headers, exchange.address)
-            permit = await self.limits.admit(caller, exchange.at)
+            plan = self.limits.plan(caller.consumer, exchange.at)
             if receive is not None:
                 exchange.body = await receive()
                 exchange.deadline += perf_counter() - exchange.started  # nobody is impatient while it is still sending
@@ -167,7 +172,12 @@ class Pipeline:
                 if self.canaries is not None and self.canaries.active and exchange.owner is None:
                     route = self.canaries.route(exchange, route)
             exchange.chosen = route
-            relay = await self.failover.serve(exchange, sink, route, operation)
+            to: Sink = sink
+            if plan is not None:
+                exchange.chosen = route = await self.limits.hold(exchange, plan, route, operation)
+                if exchange.hold.cap and exchange.stream:
+                    to = cap = self._capped(exchange, sink)
+            relay = await self.failover.serve(exchange, to, route, operation)
             if operation.placed and operation.method == "GET" and self.directory.required:
                 relay = await self._own(exchange, caller, sink, route, operation, relay)
         except ThrottledError as error:
@@ -176,19 +186,29 @@ class Pipeline:
         except GatewayError as error:
             exchange.failure = error
         except asyncio.CancelledError as error:
-            exchange.failure = error
-            raise
+            task = asyncio.current_task()
+            if cap is None or not cap.reached or task is None or task.uncancel():
+                exchange.failure = error
+                raise
+            exchange.failure = cap.error
         except Exception as error:  # noqa: BLE001 - the border: an exchange always ends with an answer
             # A traceback may hold a body or a key: say what and where, nothing more.
             exchange.failure = InternalError("gateway_internal", "The gateway failed on this request; this is a bug of ours.")
             log.error("request %s: %s at %s", exchange.id, type(error).__name__, _where(error))
         finally:
-            if permit is not None:
-                self.limits.release(permit)
+            if plan is not None and exchange.hold is None and not isinstance(exchange.failure, PolicyError):
+                self.limits.count(exchange)
             if operation.object and exchange.chain:
                 self._keep(exchange, operation)
             ended = self._end(exchange, sink, relay)
         await ended
+
+    @staticmethod
+    def _capped(exchange: Exchange, sink: Sink) -> Capped:
+        """*sink*, for a stream that ends where its hold does: the walk is then cancelled, by us."""
+        task = asyncio.current_task()
+        assert task is not None
+        return Capped(sink, exchange.hold.cap, metering.answer_tokens, task.cancel)
 
     # what providers keep
 
@@ -306,15 +326,13 @@ class Pipeline:
             self.stateful.made(consumer_id, object_id, made_by)
 
     async def host(self, exchange: Exchange, sink: Sink, session: Callable[[], Awaitable[None]]) -> None:
-        """The walk of what is no request but a session: let in, counted and recorded like any exchange; between that, *session*
-        finds its route and lasts as long as it lasts. It may raise GatewayError."""
-        permit: Permit | None = None
+        """The walk of what is no request but a session: counted and recorded like any exchange; between that, *session* finds
+        its route, has it `reserved` and lasts as long as it lasts. It may raise GatewayError."""
         exchange.deadline = exchange.started + self.patience
         try:
             if self.journal.refusing:
                 raise _no_room()
-            exchange.caller = caller = self.directory.authenticate(exchange.headers, exchange.address)
-            permit = await self.limits.admit(caller, exchange.at)
+            exchange.caller = self.directory.authenticate(exchange.headers, exchange.address)
             await session()
         except ThrottledError as error:
             exchange.failure = error
@@ -328,10 +346,16 @@ class Pipeline:
             exchange.failure = InternalError("gateway_internal", "The gateway failed on this session; this is a bug of ours.")
             log.error("session %s: %s at %s", exchange.id, type(error).__name__, _where(error))
         finally:
-            if permit is not None:
-                self.limits.release(permit)
+            if exchange.hold is None and exchange.caller is not None and not isinstance(exchange.failure, PolicyError):
+                self.limits.count(exchange)
             ended = self._end(exchange, sink, None)
         await ended
+
+    async def reserved(self, exchange: Exchange, route: Route, operation: Operation) -> Route:
+        """*route*, once its consumer's limits and budgets hold what a session takes up. Raises PolicyError."""
+        caller = exchange.caller
+        plan = None if caller is None else self.limits.plan(caller.consumer, exchange.at)
+        return route if plan is None else await self.limits.hold(exchange, plan, route, operation)
 
     async def _read_slowly(self, exchange: Exchange) -> None:
         """The same three steps for a body that takes milliseconds: the others get their turn between them."""
@@ -359,7 +383,13 @@ class Pipeline:
     def _meter(self, exchange: Exchange) -> Usage | None:
         """The provider's own numbers, made sane; ours, marked as estimated, where an answer came without."""
         if exchange.usage is not None:
-            return metering.clean(exchange.usage)
+            usage = metering.clean(exchange.usage)
+            if exchange.failure is not None and exchange.streaming and not exchange.finish_reason:
+                # Cut before the provider's last word: what was said at the stream's beginning is less than what has come.
+                said = metering.estimate(exchange.operation, b"", exchange.sample, exchange.bytes_out).output
+                if said > usage.output:
+                    usage = replace(usage, output=said, estimated=True)
+            return usage
         answered = exchange.failure is None or exchange.bytes_out
         if not answered:
             return None
@@ -447,6 +477,15 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - one that cannot be recorded must not hold up the others
             log.error("request %s has no record: %s at %s", exchange.id, type(error).__name__, _where(error))
             return None
+        finally:
+            if exchange.hold is not None:
+                self._settle(exchange)
+
+    def _settle(self, exchange: Exchange) -> None:
+        try:
+            self.limits.settle(exchange)
+        except Exception as error:  # noqa: BLE001 - as above
+            log.error("request %s was not settled: %s at %s", exchange.id, type(error).__name__, _where(error))
 
     def _make_record(self, exchange: Exchange, sink: Sink) -> Record:
         started = exchange.started
@@ -463,6 +502,8 @@ class Pipeline:
                 exchange.price_source, exchange.price_version = cost.source, cost.version
         caller = exchange.caller
         if caller is not None:
+            if exchange.cost:
+                exchange.charged = self.currencies.usd(exchange.cost, exchange.currency)
             consumer = caller.consumer
             exchange.consumer, exchange.consumer_id, exchange.key_id = consumer.name, consumer.id, caller.key.id
             exchange.group, exchange.tags = consumer.group, consumer.tags
@@ -521,7 +562,11 @@ class Pipeline:
         dialect = DIALECTS[exchange.dialect]
         if sink.started:
             if exchange.streaming:
-                sink.write(dialect.render_error_event(error, exchange.id))
+                if isinstance(error, CapReachedError):
+                    usage = exchange.usage or Usage()
+                    sink.write(closing(exchange.dialect, exchange.sample, usage, error.code, error.message, block=error.block))
+                else:
+                    sink.write(dialect.render_error_event(error, exchange.id))
                 sink.end()
             else:
                 sink.abort()
@@ -529,7 +574,9 @@ class Pipeline:
         headers: Headers = [(b"content-type", b"application/json"), (b"x-aigw-error", error.code.encode())]
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, -(-error.retry_after // 1))))
-        if error.status in (401, 403):
+        if exchange.wire is not None:
+            headers += exchange.wire
+        if error.status in (401, 403) or error.code == "policy_budget_exhausted":
             headers.append((b"x-should-retry", b"false"))  # Claude Code tries a 401 again for minutes, unless it is told
         if isinstance(error, UpstreamError):
             headers.append((b"x-aigw-provider", exchange.provider.encode()))

@@ -6,21 +6,25 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from aigw.access.authenticate import Directory, configured
-from aigw.access.rate_limit import RateLimit
+from aigw.access.quota import Quota, Spent
 from aigw.attempt import Attempter
 from aigw.config.load import parse
 from aigw.config.scrub import Scrubber
+from aigw.consumer import Caller, Terms
 from aigw.deployment import ProviderKey
 from aigw.errors import UpstreamError
 from aigw.exchange import Exchange, Headers, Receiver, Record, UpstreamRequest
 from aigw.gateway import claimant
-from aigw.hooks import Listener
+from aigw.hooks import Event, Listener
+from aigw.metering import usage as metering
+from aigw.metering.currencies import Currencies
 from aigw.metering.prices import PriceBook
 from aigw.pipeline import Pipeline
 from aigw.protocols.operations import OPERATIONS
@@ -220,7 +224,11 @@ class Walk:
         listeners: Sequence[Listener] = (),
         patience: float = 60.0,
         clock: Callable[[], float] = time.time,
+        groups: Mapping[str, Terms] | None = None,
+        spent: Spent | None = None,
+        terms: Mapping[str, Terms] | None = None,
     ) -> None:
+        """*groups* and *terms* (by consumer) replace what the config says of them."""
         parsed = parse(config)
         self.transport = Scripted(*plays)
         self.journal = Kept()
@@ -232,14 +240,32 @@ class Walk:
             self.pools[name] = KeyPool(keys or [ProviderKey(name, "")])
             providers[name] = compatible.build(name, table, parsed.upstream, list(table.keys), environ={})
         callers = [configured(name, table, table.key) for name, table in parsed.consumers.items()]
+        if terms is not None:
+            callers = [_on(terms.get(one.consumer.name), one) for one in callers]
         directory = Directory(required=parsed.auth.required, configured=callers, clock=clock)
         directory.seq = 0  # the store was read: it holds nobody
         self.table = Table(parsed.routes, [claimant(parsed, provider) for provider in providers.values()])
         prices = PriceBook(parsed.prices, {name: provider.price_id for name, provider in providers.items()})
         scrubber = Scrubber()
+        currencies = Currencies(parsed.currencies)
+        self.events: list[Event] = []
+        self.counters = counters or MemoryCounters()
+        self.limits = Quota(
+            Terms(rpm=parsed.limits.rpm, concurrency=parsed.limits.concurrency),
+            groups or {},
+            self.counters,
+            prices=prices,
+            usd=currencies.usd,
+            estimate=metering.estimate,
+            spent=spent,
+            resolve=self.table.resolve,
+            tell=self.events.append,
+            queue=parsed.limits.queue,
+        )
         self.pipeline = Pipeline(
             directory=directory,
-            limits=RateLimit(parsed.limits, counters or MemoryCounters()),
+            limits=self.limits,
+            currencies=currencies,
             table=self.table,
             providers=providers,
             pools=self.pools,
@@ -298,6 +324,10 @@ class Walk:
         near = self.journal.near = Near()
         walk = self.pipeline.serve(self.exchange(operation, **fields), near, receive or at_once)
         return asyncio.get_running_loop().create_task(walk), near
+
+
+def _on(terms: Terms | None, caller: Caller) -> Caller:
+    return caller if terms is None else Caller(replace(caller.consumer, terms=terms), caller.key)
 
 
 def attempts(record: Record) -> list[dict[str, Any]]:

@@ -43,8 +43,8 @@ def _zone(name: str) -> tzinfo:
 
 
 def period(window: str, tz: str, at: float) -> Period:
-    """The *window* (one of `consumer.WINDOWS`) of the zone *tz* in which *at* (epoch seconds) lies. Raises ValueError for a window
-    or a zone that is none."""
+    """The *window* (one of `consumer.WINDOWS`) of the zone *tz* in which *at* (epoch seconds) lies. Raises ValueError for a
+    window or a zone that is none."""
     if window == "total":
         return Period("total", 0.0, inf)
     if window not in WINDOWS:

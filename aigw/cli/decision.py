@@ -179,8 +179,9 @@ class _Walk:
         """Who asks, as far as the question says. Raises PolicyError for one that would not be let in, ConfigError for a name
         that nobody has."""
         from aigw.access.authenticate import ANONYMOUS, Directory
-        from aigw.access.rate_limit import RateLimit
+        from aigw.access.quota import Quota
         from aigw.cli.suggest import unknown
+        from aigw.consumer import Terms
         from aigw.storage.counters import MemoryCounters
 
         name, config = self.question.consumer, self.config
@@ -206,7 +207,8 @@ class _Walk:
                 raise objection
         if caller is not None:
             self.exchange.caller = caller
-            claims = RateLimit(config.limits, MemoryCounters()).claims(caller)
+            defaults = Terms(rpm=config.limits.rpm, concurrency=config.limits.concurrency)
+            claims = Quota(defaults, {}, MemoryCounters()).claims(caller)
             self.facts["limits"] = [await self._limit(claim.limit, claim.window, caller) for claim in claims]
         return caller
 

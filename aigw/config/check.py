@@ -62,6 +62,12 @@ def check(config: Config, wrong: Note, doubtful: Note, *, known: Collection[str]
     _retry(config.retry, wrong)
     _circuit(config.circuit, wrong)
     _limits(config.limits, ("limits",), wrong)
+    if not 0 <= config.limits.queue <= 3600:
+        wrong(("limits", "queue"), f"expected 0 (no waiting) to 3600 seconds, got {config.limits.queue:g}")
+    for currency in config.currencies.__struct_fields__:
+        rate = getattr(config.currencies, currency)
+        if not 0 < rate < 10**6:
+            wrong(("currencies", currency), f"expected US dollars for one {currency}, more than 0, got {rate:g}")
     _consumers(config, wrong)
     for name, price in config.prices.items():
         _price(name, price, wrong)

@@ -202,6 +202,12 @@ class Limits(Table, frozen=True, kw_only=True):
     concurrency: int | None = None  # requests at once
 
 
+class Defaults(Limits, frozen=True, kw_only=True):
+    """What holds for every consumer that says nothing itself."""
+
+    queue: float = 0.0  # seconds that a request waits for a place where `concurrency` is full; 0: it is refused at once
+
+
 class Consumer(Limits, frozen=True, kw_only=True):
     """A consumer written in the config (containers, GitOps), beside those in the store."""
 
@@ -225,6 +231,13 @@ class Price(Table, frozen=True, kw_only=True):
     image_output: float | None = None
     request: float | None = None  # per request, in whole currency units
     currency: Literal["USD", "CNY", "EUR"] = "USD"
+
+
+class Currencies(Table, frozen=True, kw_only=True):
+    """US dollars for one of each: what costs count for in budgets. Fixed until somebody changes them."""
+
+    CNY: float = 0.14
+    EUR: float = 1.1
 
 
 class Storage(Table, frozen=True, kw_only=True):
@@ -272,9 +285,10 @@ class Config(Table, frozen=True, kw_only=True):
     fallback: Fallback = Fallback()
     retry: Retry = Retry()
     circuit: Circuit = Circuit()
-    limits: Limits = Limits()
+    limits: Defaults = Defaults()
     consumers: dict[str, Consumer] = {}
     prices: dict[str, Price] = {}
+    currencies: Currencies = Currencies()
     storage: Storage = Storage()
     log: Log = Log()
     alerts: dict[str, Alert] = {}

@@ -160,11 +160,10 @@ class Session:
         caller: web.WebSocketResponse[bool],
         upstream: WebSocket,
         gateway: Gateway,
-        used: Callable[[Usage], None],
     ) -> None:
-        """*used* is told the usage of each answer as it comes."""
         loop = asyncio.get_running_loop()
-        self.exchange, self.caller, self.upstream, self.gateway, self._used = exchange, caller, upstream, gateway, used
+        self.exchange, self.caller, self.upstream, self.gateway = exchange, caller, upstream, gateway
+        self._topping: asyncio.Task[None] | None = None  # more is being held of its consumer's budgets
         now = loop.time()
         settings = gateway.config.server
         self._idle, self._stall = settings.realtime_idle, settings.stall_timeout
@@ -203,7 +202,8 @@ class Session:
             outward.cancel()
             self.exchange.finish_reason = str(1006 if self._over.cancelled() else self.code)  # RFC 6455: it went without a word
         self.upstream.abort()
-        await asyncio.gather(inward, outward, return_exceptions=True)
+        topping = [self._topping] if self._topping is not None else []
+        await asyncio.gather(inward, outward, *topping, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A direction is over. It has said why, unless it failed in a way we did not think of."""
@@ -314,10 +314,20 @@ class Session:
         total = exchange.usage
         assert total is not None
         if told.usage is not None:
-            exchange.usage = protocol.added(total, told.usage)
-            self._used(told.usage)
+            exchange.usage = total = protocol.added(total, told.usage)
+            if exchange.hold is not None and self._topping is None and exchange.hold.short(total.input + total.output):
+                self._topping = asyncio.get_running_loop().create_task(self._top_up(), name="realtime budget")
         elif told.billed:
             total.estimated = True  # an answer that says nothing of its tokens: the sum is less than the truth
+
+    async def _top_up(self) -> None:
+        """Hold as much again for what comes next; where the budgets have no more, the session ends."""
+        try:
+            await self.gateway.pipeline.limits.more(self.exchange)
+        except GatewayError as error:
+            self.end(error, protocol.POLICY, protocol.AWAY, error.message)
+        finally:
+            self._topping = None
 
     def _closed_by_provider(self, code: int | None, data: bytes) -> None:
         ours = protocol.passed_on(code)
@@ -417,7 +427,8 @@ async def serve(request: web.Request, holder: Holder) -> web.StreamResponse:
     async def hold() -> None:
         nonlocal session
         _check(request, socket, offer, exchange)
-        exchange.chosen = route = gateway.pipeline.table.resolve(exchange.requested_model)
+        route = gateway.pipeline.table.resolve(exchange.requested_model)
+        exchange.chosen = route = await gateway.pipeline.reserved(exchange, route, REALTIME)
         upstream = await _open(exchange, route, gateway, sessions, dict(request.query))
         try:
             for name, value in _answer_headers(exchange):
@@ -425,7 +436,7 @@ async def serve(request: web.Request, holder: Holder) -> web.StreamResponse:
             await socket.prepare(request)
             sink.begin(HTTPStatus.SWITCHING_PROTOCOLS, [])
             exchange.status, exchange.usage = sink.status, Usage()
-            session = Session(exchange, socket, upstream, gateway, _ignore)
+            session = Session(exchange, socket, upstream, gateway)
             sessions.add(session)
             await session.run()
         except BaseException:
@@ -453,10 +464,6 @@ async def serve(request: web.Request, holder: Holder) -> web.StreamResponse:
         response.headers["upgrade"] = "websocket"
     response.force_close()
     return response
-
-
-def _ignore(usage: Usage) -> None:
-    """Nobody wants to know before the end."""
 
 
 def _with_key(request: web.Request, offer: protocol.Offer) -> Mapping[str, str]:

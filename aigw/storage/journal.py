@@ -193,6 +193,7 @@ class Journal:
         self.written = self.committed = self.failed = self.lost = self.replayed = self.recovered = self.damaged = 0
         self.unrecorded = 0
         self.refusing = False  # only with *refuse*
+        self.caught_up = False  # what dead processes left behind has been brought to the store
         self.limit = disk_limit
         self._directory, self._store, self._fsync = directory, store, fsync
         self._most_queued, self._segment_bytes, self._disk_limit, self._interval = queued, segment_bytes, disk_limit, interval
@@ -390,6 +391,7 @@ class Journal:
                     await self._visit()
                     if now >= rescan:
                         await self.recover()
+                        self.caught_up = True
                         rescan = now + RESCAN
                     self._store_answers()
                     pause = self._interval
