@@ -455,11 +455,12 @@ class PostgresStore:
             broken = False
             raise
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            broken = not isinstance(error, asyncpg.PostgresError) or connection.is_closed()
+            broken = not isinstance(error, asyncpg.PostgresError)
             raise StoreError(self._plain_words(error)) from error
         finally:
-            if broken and not connection.is_closed():
-                connection.terminate()  # in the middle of something: nobody could use it after us
+            with contextlib.suppress(asyncpg.InterfaceError):  # it was lost, and the pool has it back already
+                if broken:
+                    connection.terminate()  # in the middle of something: nobody could use it after us
             with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
                 await pool.release(connection, timeout=CONNECT)
 
