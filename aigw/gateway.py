@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -145,6 +145,7 @@ class Services:
         self.stateful = Stateful(self.store)
         self.metrics = Metrics(self._readings)
         self.active = 0
+        self.refused: Callable[[], int] = int  # connections that were not let in, once there is a listener
         self.pools: Mapping[str, KeyPool] = {}  # those of the gateway that serves
         self.limits: Quota | None = None  # the same
         self._storage = config.storage
@@ -256,6 +257,7 @@ class Services:
         journal, throttle = self.journal, self.directory.throttle
         return [
             Reading("exchanges_active", "Exchanges under way.", self.active),
+            Reading("connections_refused", "Connections of callers that found no place.", self.refused(), grows=True),
             Reading("upstream_requests_active", "Requests to providers under way.", self.http.active),
             Reading("auth_failures", "Requests refused for a wrong key, or none.", throttle.failures, grows=True),
             Reading("auth_throttled", "Of those: too many came from one address.", throttle.throttled, grows=True),

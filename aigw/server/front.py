@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar, cast
@@ -42,6 +43,12 @@ PIPELINE = 8
 
 HEAD = 64 * 1024
 """Bytes of a head that comes in pieces. aiohttp's own limit is 128 lines of 8 KiB each, a megabyte for each connection."""
+
+BEGINNING = 8 * 1024
+"""Bytes of a head that are kept before there is a parser for it."""
+
+_ODD = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+"""What stands in no line of a head."""
 
 FRAMING = 4 * 1024, 8
 """Bytes of a chunked body that may be framing: so many, and so many for each byte of content. One-byte chunks need five; more
@@ -110,23 +117,11 @@ class Front(RequestHandler):
         self._deaf = False  # nothing more is read
         self._dialect = "openai_chat"  # that of a request which could not be read
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast("asyncio.Transport", transport)  # uvloop derives its own from none of asyncio's
-        manager = self._manager
-        assert isinstance(manager, FrontServer)
-        peer = transport.get_extra_info("peername")
-        self.address = peer[0] if isinstance(peer, tuple) else ""
-        now = self._loop.time()
-        try:
-            self._party = manager.door.enter(self.address, now)
-        except GatewayError as error:
-            self._manager = None  # aiohttp knows nothing of it
-            turned = Turned(manager.door, error)
-            transport.set_protocol(turned)
-            turned.connection_made(transport)
-            return
+    def enter(self, transport: asyncio.Transport, address: str, party: str) -> None:
+        """Begin, on a connection that the door has let in for *party*."""
+        self.address, self._party = address, party
         super().connection_made(transport)
-        self._idle_due = now + self.settings.head_timeout
+        self._idle_due = self._loop.time() + self.settings.head_timeout
         self._timer = self._loop.call_at(self._idle_due, self._look)
 
     @property
@@ -153,11 +148,15 @@ class Front(RequestHandler):
             due = self._head_due or self._idle_due
             if now >= due:
                 if self._head_due:
-                    self._object(CallerError("caller_timeout", "The request's head did not come in time."))
+                    self.too_slow()
                 else:
                     self.force_close()
                 return
         self._timer = self._loop.call_at(due, self._look)
+
+    def too_slow(self) -> None:
+        """A head was begun, and did not come."""
+        self._object(CallerError("caller_timeout", "The request's head did not come in time."))
 
     def _object(self, error: GatewayError) -> None:
         """Refuse what has not become a request: in its turn, and the last thing on this connection."""
@@ -458,6 +457,99 @@ def where(error: BaseException) -> str:
     return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "?"
 
 
+class Hall(asyncio.Protocol):
+    """A connection that has not sent a whole head yet. Whoever holds one open, or drips, costs little: a parser, a task and the
+    rest of a `Front` are made when there is something to read."""
+
+    __slots__ = ("_address", "_due", "_heard", "_manager", "_party", "_timer", "_transport")
+
+    asked = False  # it never sent a request; see `door.Idler`
+
+    def __init__(self, manager: FrontServer) -> None:
+        self._manager = manager
+        self._address = ""
+        self._party = ""
+        self._heard = b""  # the beginning of a head
+        self._due = 0.0
+        self._transport: asyncio.Transport | None = None  # None: somebody else's by now
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self._transport is not None and not self._heard
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast("asyncio.Transport", transport)  # uvloop derives its own from none of asyncio's
+        manager = self._manager
+        peer = transport.get_extra_info("peername")
+        self._address = peer[0] if isinstance(peer, tuple) else ""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        try:
+            self._party = manager.door.enter(self._address, now)
+        except GatewayError as error:
+            turned = Turned(manager.door, error)
+            transport.set_protocol(turned)
+            turned.connection_made(transport)
+            return
+        self._transport = transport
+        manager.waiting[self] = None
+        self._due = now + manager.settings.head_timeout
+        self._timer = loop.call_at(self._due, self._look)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        if self._heard:
+            data = self._heard + data
+        # What can be no head is refused at once; what may still become one is not worth a parser.
+        if b"\r\n\r\n" not in data and len(data) <= BEGINNING and data[:1].isalpha() and not _ODD(data.replace(b"\r\n", b"")):
+            if not self._heard:
+                self._due = asyncio.get_running_loop().time() + self._manager.settings.head_timeout
+            self._heard = data
+            return
+        self._hand_over().data_received(data)
+
+    def _hand_over(self) -> Front:
+        transport = self._transport
+        assert transport is not None
+        self._forget()
+        front = self._manager.front()
+        transport.set_protocol(front)
+        front.enter(transport, self._address, self._party)
+        return front
+
+    def _look(self) -> None:
+        """Whether it has waited long enough for a head. Who has begun one hears so."""
+        self._timer = None
+        if self._transport is None:
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._due:
+            self._timer = loop.call_at(self._due, self._look)
+        elif self._heard:
+            self._hand_over().too_slow()
+        else:
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._transport is not None:
+            self._manager.door.leave(self._party)
+            self._forget()
+
+    def force_close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _forget(self) -> None:
+        self._manager.waiting.pop(self, None)
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class FrontServer(Server):
     """Makes a `Front` for each connection. (`Server.__call__` drops all its settings when one of them is wrong.)"""
 
@@ -466,15 +558,36 @@ class FrontServer(Server):
     door: Door
 
     def __call__(self) -> RequestHandler:
+        return Hall(self)  # type: ignore[return-value]  # asyncio wants a protocol, and that it is
+
+    def front(self) -> Front:
+        """A connection that has something to say."""
         return Front(self, loop=self._loop, **self._kwargs)
 
     def harden(self, settings: Settings, exchanges: Exchanges[Any]) -> None:
         """Set before the first connection is accepted."""
         self.settings, self.exchanges = settings, exchanges
-        self.door = Door(settings, self._fronts)
+        self.waiting: dict[Hall, None] = {}
+        self.door = Door(settings, self._idlers)
 
-    def _fronts(self) -> Iterator[Front]:
-        return (one for one in self.connections if isinstance(one, Front))
+    def _idlers(self) -> Iterator[Hall | Front]:
+        yield from self.waiting
+        yield from (one for one in self.connections if isinstance(one, Front))
+
+    def finish(self) -> None:
+        """Take nothing new on any connection (see `Front.finish`)."""
+        for hall in list(self.waiting):
+            hall.force_close()
+        for connection in self.connections:
+            assert isinstance(connection, Front)
+            connection.finish()
+
+    def force_close(self) -> None:
+        """Cut every connection."""
+        for hall in list(self.waiting):
+            hall.force_close()
+        for connection in self.connections:
+            connection.force_close()
 
     def adopt(self, settings: Settings, most: int) -> None:
         """Limits that hold for connections from now on. *most* connections in all."""

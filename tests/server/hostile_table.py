@@ -465,6 +465,7 @@ def many_busy(world: World) -> str:
             stack.enter_context(world.begin("silent"))
         (refused,) = parse(world.gateway.exchange(b"", timeout=3))
         assert refused.error["aigw_code"] == "gateway_overloaded"
+        assert world.gateway.metrics()["aigw_connections_refused_total"] >= 1
         found = f"{refused.status} + {'retry-after' if 'retry-after' in refused.headers else 'nothing'}, closed"
     eventually(world.good_if_room)
     return found
