@@ -12,7 +12,7 @@ All times are monotonic seconds (perf_counter), handed in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import exp, inf
 from random import uniform
 from typing import Any
@@ -56,6 +56,10 @@ class Settings(msgspec.Struct, frozen=True):
     longest_pause: float = 4.0
 
 
+Tell = Callable[[str, float, int, str], None]
+"""Hears of a circuit that opened or closed: whose, for how many seconds (0: closed), how many looks failed, the reason."""
+
+
 class Health:
     """One deployment's. Not thread-safe: one event loop."""
 
@@ -75,11 +79,13 @@ class Health:
         "reason",
         "row",
         "settings",
+        "tell",
         "until",
     )
 
     def __init__(self, id_: str, settings: Settings) -> None:
         self.id, self.settings = id_, settings
+        self.tell: Tell | None = None
         self.in_flight = 0
         self.until = 0.0  # open until then, then half-open; 0: closed
         self.opened = 0  # looks in a row that failed
@@ -156,6 +162,8 @@ class Health:
         if self.until:
             self.until, self.opened, self._looked = 0.0, 0, -inf
             self._bad = [0] * SLICES  # from before: they would open it again at the first hiccup
+            if self.tell is not None:
+                self.tell(self.id, 0.0, 0, "")
 
     def failed(self, reason: str, took: float, now: float, *, stream: bool) -> None:
         """It failed, after *took* seconds."""
@@ -191,6 +199,18 @@ class Health:
         self.until = now + pause * uniform(0.8, 1.0)  # noqa: S311 - so that many servers do not look at once
         self.opened += 1
         self._looked = -inf
+        if self.tell is not None:
+            self.tell(self.id, self.until - now, self.opened, self.reason)
+
+    def hear(self, seconds: float, opened: int, reason: str, now: float) -> None:
+        """Somebody else who calls this deployment opened its circuit, or (0 seconds) closed it."""
+        if seconds > 0:
+            self.until, self.opened = max(self.until, now + seconds), max(self.opened, opened)
+            self.reason = reason or self.reason
+            self._looked = -inf
+        elif self.until:
+            self.until, self.opened, self.row, self._looked = 0.0, 0, 0, -inf
+            self._bad = [0] * SLICES
 
     def _learn(self, first_byte: float, now: float, stream: bool) -> None:
         known = self.latency(now, stream=stream)
@@ -249,6 +269,8 @@ class Board:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.known: dict[str, Health] = {}
+        self.tell: Tell | None = None
+        """Hears of each circuit that opens or closes here: others call the same deployments. Set before the first is known."""
         self.forgotten = 0  # times that healths were let go: whoever keeps some looks them up anew
 
     def reconfigure(self, settings: Settings) -> None:
@@ -263,6 +285,7 @@ class Board:
                 self.forgotten += 1
                 self.known = {name: one for name, one in self.known.items() if one.in_flight or one.until}
             health = self.known[deployment] = Health(deployment, self.settings)
+            health.tell = self.tell
         return health
 
     def view(self, now: float) -> list[dict[str, Any]]:

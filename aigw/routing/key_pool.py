@@ -103,6 +103,8 @@ class KeyPool:
         self.keys = tuple(keys)
         self.on_lasting: Callable[[], None] | None = None
         """Called when a rest of more than `LONG` begins or ends."""
+        self.tell: Callable[[str, Lasting | None], None] | None = None
+        """Called with a key's label when its rest begins or, with None, when it is well again: others use it, too."""
         self._read, self._draw = read, draw
         self._weather: _Weather = _Weather() if previous is None else previous._weather  # noqa: SLF001 - its successor
         known: dict[str, KeyState] = {}
@@ -271,6 +273,8 @@ class KeyPool:
                 mate.clear()
                 mate.score += turn - mate.turn
                 mate.turn = turn
+                if self.tell is not None:
+                    self.tell(other.label, None)
         if lasted and self.on_lasting is not None:
             self.on_lasting()
 
@@ -302,7 +306,33 @@ class KeyPool:
             if until >= state.until:
                 state.until, state.reason = until, error.code
             longest = max(longest, state.until - now)
+            if self.tell is not None:
+                self.tell(other.label, Lasting(other, state.until - now, state.reason, state.row, state.alone))
         if longest > LONG and self.on_lasting is not None:
+            self.on_lasting()
+
+    # what others found out
+
+    def hear(self, label: str, rest: tuple[float, str, int, bool] | None, now: float) -> None:
+        """Somebody else who uses this key found that it must rest (seconds, reason, row, alone), or that it is well."""
+        state = self._state_of.get(label)
+        if state is None:
+            return
+        if rest is None:
+            if state.row:
+                turn = max(one.turn for one in self._states)
+                state.clear()
+                state.score += turn - state.turn
+                state.turn = turn
+        else:
+            seconds, reason, row, alone = rest
+            until = now + min(seconds, LONGEST)
+            state.row, state.alone = max(state.row, row), state.alone or alone
+            state.probe, state.probing = None, False
+            if until >= state.until:
+                state.until, state.reason = until, reason
+            self._weather.rough = True
+        if self.on_lasting is not None and (rest is None or rest[0] > LONG):
             self.on_lasting()
 
     # what a look from outside finds out

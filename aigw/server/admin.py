@@ -7,14 +7,16 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
-from aigw.gateway import Services
 from aigw.server.app import unnamed
 from aigw.server.front import Front, Payload
 from aigw.server.hosts import host_of, is_local
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-SERVICES: web.AppKey[Services] = web.AppKey("services")
+Render = Callable[[], Awaitable[tuple[bytes, str]]]
+"""What makes the metrics: the text and its content type."""
+
+RENDER: web.AppKey[Render] = web.AppKey("render")
 HOST: web.AppKey[str] = web.AppKey("host")
 
 
@@ -28,11 +30,11 @@ class NoExchanges:
         raise AssertionError("nothing is served here")
 
 
-def application(services: Services, host: str) -> web.Application:
-    """*host* is where the listener is bound; requests must name it, or this machine."""
+def application(render: Render, host: str) -> web.Application:
+    """*render* makes the metrics; *host* is where the listener is bound; requests must name it, or this machine."""
     app = web.Application(middlewares=[_known_host])
     app.on_response_prepare.append(unnamed)
-    app[SERVICES], app[HOST] = services, host
+    app[RENDER], app[HOST] = render, host
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _healthy)
     return app
@@ -53,7 +55,7 @@ def _is_any(host: str) -> bool:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    body, content_type = request.app[SERVICES].metrics.render()
+    body, content_type = await request.app[RENDER]()
     return web.Response(body=body, headers={"content-type": content_type})
 
 

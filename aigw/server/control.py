@@ -17,9 +17,9 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -30,7 +30,9 @@ LOCK_NAME = "control.lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What file systems say that know no locks (some network drives, some containers' volumes)."""
 
-State = Callable[[], dict[str, Any]]
+T = TypeVar("T")
+Given = Callable[[], T | Awaitable[T]]
+"""What gives an answer, at once or in a while."""
 
 
 class AlreadyServedError(Exception):
@@ -70,15 +72,15 @@ class Control:
             raise
         self._lock = lock
 
-    async def start(self, state: State, reload: Callable[[], list[str]], drain: Callable[[], None]) -> None:
+    async def start(self, state: Given[dict[str, Any]], reload: Given[list[str]], drain: Callable[[], None]) -> None:
         """Answer from now on. *reload* returns what is wrong with the config, nothing when it serves now. Raises OSError where
         no socket can be made (a file system without them)."""
 
         async def get_state(request: web.Request) -> web.Response:
-            return web.json_response(state())
+            return web.json_response(await _given(state))
 
         async def post_reload(request: web.Request) -> web.Response:
-            problems = reload()
+            problems = await _given(reload)
             return web.json_response({"reloaded": not problems, "problems": problems})
 
         async def post_drain(request: web.Request) -> web.Response:
@@ -126,6 +128,11 @@ class Control:
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
+
+
+async def _given(give: Given[T]) -> T:
+    found = give()
+    return await found if isinstance(found, Awaitable) else found
 
 
 def _number(text: bytes) -> int:

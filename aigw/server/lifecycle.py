@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,9 @@ class Server:
         self._loaded = loaded = self._with_flags(loaded)
         self._say = say
         telemetry_log.configure(loaded.config.log)
-        self.services = Services(loaded.config, data_dir)
+        self.services = self._provide(loaded.config, data_dir)
         telemetry_log.configure(loaded.config.log, self.services.scrubber)
-        self.gateway = Gateway(loaded, self.services)
+        self.gateway = self._build(loaded, None)
         self._retired: dict[asyncio.Task[None], Gateway] = {}
         self._runners: list[web.AppRunner] = []
         self._front: FrontServer | None = None
@@ -85,17 +85,17 @@ class Server:
         self._control = Control(data_dir)
         self._bound: dict[str, list[str]] = {"data": [], "admin": []}  # "127.0.0.1:8080"
         self._started_at = self._loaded_at = time.time()
-        self._read = _stamp(loaded.path)  # the file as it serves
+        self._read = stamp_of(loaded.path)  # the file as it serves
         self._problem = ""  # why the file on disk does not
 
     def _with_flags(self, loaded: Loaded) -> Loaded:
-        if not self._flags:
-            return loaded
-        config = loaded.config
-        server = msgspec.structs.replace(config.server, **self._flags)
-        if not config.auth.required and not is_loopback(server.host):
-            raise ConfigError("auth.required = false is only for this machine: --host must be 127.0.0.1", key="auth.required")
-        return loaded._replace(config=msgspec.structs.replace(config, server=server))
+        return with_flags(loaded, self._flags)
+
+    def _provide(self, config: Config, data_dir: Path) -> Services:
+        return Services(config, data_dir)
+
+    def _build(self, loaded: Loaded, previous: Gateway | None) -> Gateway:
+        return Gateway(loaded, self.services, previous)
 
     async def run(self) -> None:
         """Serve until a signal says stop. Raises CannotListenError."""
@@ -144,8 +144,8 @@ class Server:
 
     def state(self) -> dict[str, Any]:
         """What GET /state answers."""
-        addresses = {plane: [_address(place) for place in places] for plane, places in self._bound.items()}
-        changed = _stamp(self._loaded.path) != self._read
+        addresses = {plane: [address_of(place) for place in places] for plane, places in self._bound.items()}
+        changed = stamp_of(self._loaded.path) != self._read
         life = Life(
             started_at=self._started_at,
             loaded_at=self._loaded_at,
@@ -168,10 +168,10 @@ class Server:
         runner, self._front = await _hardened(application, config.server, Inference(self))
         self._runners.append(runner)
         self._adopt(config)
-        self._bound["data"] = await _bind(runner, config.server.host, config.server.port, "[server]")
-        self.port = data = _port(self._bound["data"])
+        self._bound["data"] = await self._listen_data(runner, config)
+        self.port = data = port_of(self._bound["data"])
         self._bound["admin"] = await self._listen_admin(config)
-        self.admin_port = _port(self._bound["admin"])
+        self.admin_port = port_of(self._bound["admin"])
         host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
         return [f"http://{host}:{data}"]
 
@@ -191,34 +191,21 @@ class Server:
             )
         self._front.adopt(settings, most)
 
+    async def _listen_data(self, runner: web.AppRunner, config: Config) -> list[str]:
+        return await _bind(runner, config.server.host, config.server.port, "[server]")
+
     async def _listen_admin(self, config: Config) -> list[str]:
-        application = admin.application(self.services, config.admin.host)
-        runner, front = await _hardened(application, config.server, admin.NoExchanges())
-        front.door.most = ADMIN_CONNECTIONS
+        runner, bound = await listen_admin(admin.application(self._metrics, config.admin.host), config)
         self._runners.append(runner)
-        if config.admin.port is not None:
-            return await _bind(runner, config.admin.host, config.admin.port, "[admin]")
-        for port in range(ADMIN_PORT, ADMIN_PORT + 20):
-            try:
-                return await _bind(runner, config.admin.host, port, "[admin]")
-            except CannotListenError:
-                continue
-        return await _bind(runner, config.admin.host, 0, "[admin]")
+        return bound
+
+    async def _metrics(self) -> tuple[bytes, str]:
+        return self.services.metrics.render()
 
     def _welcome(self, bound: list[str]) -> None:
-        config = self._loaded.config
         for address in bound:
             self._say(f"aigw {__version__} listening on {address}")
-        self._say(f"metrics at http://{config.admin.host}:{self.admin_port}/metrics")
-        for warning in self._loaded.warnings:
-            self._say(f"warning: {warning}")
-        if not is_loopback(config.server.host):
-            self._say(
-                f"warning: {config.server.host} can be reached from other machines, and keys and prompts travel there in clear "
-                "text: put a TLS proxy in front, or listen at 127.0.0.1"
-            )
-        if not config.providers:
-            self._say(f"no provider is configured: add one to {self._loaded.path}; it is served as soon as the file is saved")
+        welcome(self._loaded, self.admin_port, self._say)
 
     # signals and reload
 
@@ -234,37 +221,33 @@ class Server:
         self._stopping.set()
 
     async def _watch(self) -> None:
-        """Reload on SIGHUP, and when the file has changed and stayed the same for a look: an editor may still be writing."""
-        seen = _stamp(self._loaded.path)
-        pending = seen
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(WATCH):
-                    await self._reload_wanted.wait()
-            asked = self._reload_wanted.is_set()
-            self._reload_wanted.clear()
-            now = _stamp(self._loaded.path)
-            if asked or (now != seen and now == pending):
-                seen = now
-                try:
-                    self.reload()
-                except Exception:
-                    log.exception("config not reloaded, the old one serves on; this is a bug of ours")  # go on watching
-            pending = now
+        async for _ in edits(self._loaded.path, self._reload_wanted):
+            try:
+                self.reload()
+            except Exception:
+                log.exception("config not reloaded, the old one serves on; this is a bug of ours")  # go on watching
 
     def reload(self) -> bool:
         """Whether the config on disk now serves. When it cannot, the old one goes on, and the log says why."""
-        stamp = _stamp(self._loaded.path)
+        stamp = stamp_of(self._loaded.path)
         try:
             loaded = self._with_flags(load_with_notes(self._loaded.path))
-            for name in _static_changes(self._loaded.config, loaded.config):
+            for name in static_changes(self._loaded.config, loaded.config):
                 log.warning("%s changed: takes effect at the next start", name)
-            fresh = Gateway(loaded, self.services, self.gateway)
+            fresh = self._build(loaded, self.gateway)
         except ConfigError as error:
             self._problem = str(error)
             for line in self._problem.splitlines():
                 log.error("config not reloaded, the old one serves on: %s", line)
             return False
+        self._take(fresh, loaded, stamp)
+        for warning in loaded.warnings:
+            log.warning("%s", warning)
+        log.info("config %s reloaded from %s", loaded.hash, loaded.path)
+        return True
+
+    def _take(self, fresh: Gateway, loaded: Loaded, stamp: tuple[int, int, int] | None) -> None:
+        """Serve with *fresh* from now on; exchanges that began in the old one finish there."""
         telemetry_log.configure(loaded.config.log, self.services.scrubber)
         self._adopt(loaded.config)
         old, self.gateway, self._loaded = self.gateway, fresh, loaded
@@ -273,10 +256,6 @@ class Server:
         task = asyncio.get_running_loop().create_task(self._retire(old), name="retired gateway")
         self._retired[task] = old
         task.add_done_callback(self._retired.pop)
-        for warning in loaded.warnings:
-            log.warning("%s", warning)
-        log.info("config %s reloaded from %s", loaded.hash, loaded.path)
-        return True
 
     async def _retire(self, old: Gateway) -> None:
         await old.close()
@@ -330,6 +309,67 @@ class Server:
             await self._control.close()
 
 
+def with_flags(loaded: Loaded, flags: Mapping[str, str | int]) -> Loaded:
+    """*loaded* with keys of [server] from the command line. Raises ConfigError."""
+    if not flags:
+        return loaded
+    config = loaded.config
+    server = msgspec.structs.replace(config.server, **flags)
+    if not config.auth.required and not is_loopback(server.host):
+        raise ConfigError("auth.required = false is only for this machine: --host must be 127.0.0.1", key="auth.required")
+    return loaded._replace(config=msgspec.structs.replace(config, server=server))
+
+
+async def edits(path: Path, asked: asyncio.Event) -> AsyncIterator[None]:
+    """Comes when a reload was *asked* for, and when the file at *path* has changed and stayed so for a look: an editor may
+    still be writing."""
+    pending = seen = stamp_of(path)
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WATCH):
+                await asked.wait()
+        wanted = asked.is_set()
+        asked.clear()
+        now = stamp_of(path)
+        if wanted or (now != seen and now == pending):
+            seen = now
+            yield
+        pending = now
+
+
+def welcome(loaded: Loaded, admin_port: int, say: Callable[[str], None]) -> None:
+    """What else is worth saying at a start."""
+    config = loaded.config
+    say(f"metrics at http://{config.admin.host}:{admin_port}/metrics")
+    for warning in loaded.warnings:
+        say(f"warning: {warning}")
+    if not is_loopback(config.server.host):
+        say(
+            f"warning: {config.server.host} can be reached from other machines, and keys and prompts travel there in clear "
+            "text: put a TLS proxy in front, or listen at 127.0.0.1"
+        )
+    if not config.providers:
+        say(f"no provider is configured: add one to {loaded.path}; it is served as soon as the file is saved")
+
+
+async def listen_admin(application: web.Application, config: Config) -> tuple[web.AppRunner, list[str]]:
+    """The operator's listener, and where it is bound. Raises CannotListenError."""
+    runner, front = await _hardened(application, config.server, admin.NoExchanges())
+    front.door.most = ADMIN_CONNECTIONS
+    try:
+        if config.admin.port is not None:
+            return runner, await _bind(runner, config.admin.host, config.admin.port, "[admin]")
+        for port in range(ADMIN_PORT, ADMIN_PORT + 20):
+            try:
+                return runner, await _bind(runner, config.admin.host, port, "[admin]")
+            except CannotListenError:
+                continue
+        return runner, await _bind(runner, config.admin.host, 0, "[admin]")
+    except BaseException:
+        await runner.cleanup()
+        raise
+
+
 async def _hardened(
     application: web.Application, settings: Settings, exchanges: Exchanges[Any]
 ) -> tuple[web.AppRunner, FrontServer]:
@@ -373,14 +413,7 @@ async def _bind(runner: web.AppRunner, host: str, port: int, table: str) -> list
         site = web.TCPSite(runner, host, port, backlog=4096, reuse_address=True)
         await site.start()
     except OSError as error:
-        where = f"{host}:{port}"
-        if error.errno == errno.EADDRINUSE:
-            message = f"{where} is taken by another program; stop it, or choose another `port` in {table}"
-        elif error.errno in (errno.EACCES, errno.EPERM):
-            message = f"no permission to listen at {where}; choose a `port` above 1023 in {table}"
-        else:
-            message = f"cannot listen at {where}: {error.strerror}; see `host` and `port` in {table}"
-        raise CannotListenError(message) from None
+        raise cannot_listen(error, host, port, table) from None
     sockets = site._server.sockets  # type: ignore[union-attr]  # noqa: SLF001 - aiohttp does not tell the bound port
     bound = int(sockets[0].getsockname()[1])
     if host in ("127.0.0.1", "localhost") and socket.has_ipv6:
@@ -390,17 +423,29 @@ async def _bind(runner: web.AppRunner, host: str, port: int, table: str) -> list
     return [f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"]
 
 
-def _port(places: Sequence[str]) -> int:
+def cannot_listen(error: OSError, host: str, port: int, table: str) -> CannotListenError:
+    """What to say of an address in *table* that cannot be bound."""
+    where = f"{host}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return CannotListenError(f"{where} is taken by another program; stop it, or choose another `port` in {table}")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return CannotListenError(f"no permission to listen at {where}; choose a `port` above 1023 in {table}")
+    return CannotListenError(f"cannot listen at {where}: {error.strerror}; see `host` and `port` in {table}")
+
+
+def port_of(places: Sequence[str]) -> int:
+    """The port of what is bound at *places*."""
     return int(places[0].rpartition(":")[2])
 
 
-def _address(place: str) -> str:
+def address_of(place: str) -> str:
     """The URL by which this machine reaches what is bound at *place*."""
     host, _, port = place.rpartition(":")
     return f"http://{_REACHED.get(host, host)}:{port}"
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def stamp_of(path: Path) -> tuple[int, int, int] | None:
+    """What tells one state of a file from the next; None where there is none."""
     try:
         status = path.stat()
     except OSError:
@@ -408,7 +453,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _static_changes(old: Config, new: Config) -> list[str]:
+def static_changes(old: Config, new: Config) -> list[str]:
     """What a reload cannot change."""
     server = ("host", "port", "workers", "drain_timeout")
     found = [f"[server] {name}" for name in server if getattr(old.server, name) != getattr(new.server, name)]
@@ -435,14 +480,19 @@ def serve(loaded: Loaded, data_dir: Path, say: Callable[[str], None], flags: Map
     async def main() -> None:
         await Server(loaded, data_dir, say, flags).run()
 
+    run(main())
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run *main* as a server's process runs: on the fastest loop there is, and leaving no secret behind when it dies."""
     telemetry_log.take_tracebacks()
     _leave_no_core()
     if sys.platform == "win32":
-        asyncio.run(main())
+        asyncio.run(main)
         return
     try:
         import uvloop
     except ImportError:
-        asyncio.run(main())
+        asyncio.run(main)
     else:
-        uvloop.run(main())
+        uvloop.run(main)
