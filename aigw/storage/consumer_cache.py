@@ -36,7 +36,7 @@ def identity(url: str) -> str:
 
 def save(path: Path, url: str, consumers: list[Consumer], keys: list[ConsumerKey]) -> None:
     """Replace the file in one step. Raises OSError."""
-    fresh = path.with_suffix(".fresh")
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")  # other workers write one, too
     content = msgspec.msgpack.encode(Kept(VERSION, identity(url), consumers, keys))
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

@@ -31,7 +31,7 @@ from aigw.storage.base import Change, Filling, Rows, UsageRow
 from aigw.storage.migrations import POSTGRES_MIGRATIONS
 from aigw.storage.postgres_batch import BATCH_TABLES, Batch, Names
 from aigw.storage.questions import PAGE, answer, question
-from aigw.storage.rows import CONSUMER_FIELDS, KEY_FIELDS, TABLES, consumer_from, consumer_row, key_from, quoted
+from aigw.storage.rows import CONSUMER_FIELDS, KEPT_CHANGES, KEY_FIELDS, TABLES, consumer_from, consumer_row, key_from, quoted
 from aigw.storage.spent import EXACT_FOR, QUARTER
 from aigw.storage.storable import read_line, storable, write_line
 
@@ -342,6 +342,12 @@ class PostgresStore:
                 "ON CONFLICT (holder, quarter) "
                 "DO UPDATE SET usd = spent.usd + excluded.usd, tokens = spent.tokens + excluded.tokens",
                 int((time.time() - EXACT_FOR) // QUARTER),
+            )
+            await connection.execute(
+                "DELETE FROM change WHERE seq = ANY(ARRAY(SELECT seq FROM change "
+                "WHERE seq <= (SELECT max(seq) FROM change) - $1 ORDER BY seq LIMIT $2))",
+                KEPT_CHANGES,
+                limit,
             )
             query = f"DELETE FROM value WHERE key = ANY(ARRAY(SELECT key FROM value WHERE expires < {_NOW} LIMIT $1))"  # noqa: S608
             return gone + await _deleted(connection, query, max(0, limit - gone))

@@ -29,6 +29,11 @@ TABLES: dict[str, tuple[str, ...]] = {
 """What is moved, with its columns. Numbers of edits and leases belong to the database they are in."""
 
 
+KEPT_CHANGES = 10_000
+"""Edits whose rows are kept, so that they do not grow for ever. Who has missed more reads everything anew: more than 200 are
+read that way in any case."""
+
+
 def quoted(names: Iterable[str]) -> str:
     """Columns in SQL. For names of our own only."""
     return ", ".join(f'"{name}"' for name in names)

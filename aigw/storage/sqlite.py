@@ -46,7 +46,7 @@ from aigw.storage.rollup import (
     by_hour,
     count_by_shape,
 )
-from aigw.storage.rows import CONSUMER_FIELDS, KEY_FIELDS, TABLES, consumer_from, consumer_row, key_from, quoted
+from aigw.storage.rows import CONSUMER_FIELDS, KEPT_CHANGES, KEY_FIELDS, TABLES, consumer_from, consumer_row, key_from, quoted
 from aigw.storage.spent import EXACT_FOR, MERGED_AT_ONCE, QUARTER, charges
 from aigw.storage.storable import read_line, storable, write_line
 
@@ -494,6 +494,11 @@ class SqliteStore:
                 gone = self._expire_records(records_before, limit)
                 gone += self._expire_sums(int(rollups_before // _HOUR), limit - gone, whole=not gone)
                 self._merge_spent()
+                self._connection.execute(
+                    "DELETE FROM change WHERE seq IN (SELECT seq FROM change "
+                    "WHERE seq <= (SELECT max(seq) FROM change) - ? ORDER BY seq LIMIT ?)",
+                    (KEPT_CHANGES, limit),
+                )
                 query = "DELETE FROM value WHERE key IN (SELECT key FROM value WHERE expires < ? LIMIT ?)"
                 return gone + self._connection.execute(query, (time.time(), max(0, limit - gone))).rowcount
 

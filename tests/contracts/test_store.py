@@ -19,6 +19,7 @@ import pytest
 from aigw.consumer import Consumer, ConsumerKey, Terms
 from aigw.errors import StoreError
 from aigw.exchange import Record
+from aigw.storage import postgres, sqlite
 from aigw.storage.base import Change, Store, UsageRow
 from aigw.storage.open import open_store
 from aigw.storage.rows import TABLES
@@ -684,3 +685,16 @@ async def test_everything_at_one_moment_and_all_or_nothing(store: Store) -> None
     await store.append([record()])
     for by in ("", "consumer,model"):
         assert sum(row.requests for row in await store.usage(by, 0, NOON + 9999)) == 2
+
+
+async def test_old_edits_are_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest stay, with their numbers: who follows goes on where it was."""
+    for module in (sqlite, postgres):
+        monkeypatch.setattr(module, "KEPT_CHANGES", 5)
+    for number in range(12):
+        await store.put_consumer(Consumer(id="c1", name=f"n{number}"))
+    last = await store.last_change()
+    await store.expire(0, 0)
+    assert [change.seq for change in await store.changes(0)] == [*range(last - 4, last + 1)]
+    await store.put_consumer(Consumer(id="c1", name="again"))
+    assert await store.last_change() == last + 1

@@ -410,6 +410,7 @@ async def test_utc_needs_no_time_zone_data(tmp_path: Path) -> None:
 async def test_a_file_that_is_locked_at_first_is_opened_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server can start with it; whoever asks meanwhile hears why, and nothing has to be started again."""
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr(sqlite, "AGAIN", 0.0)
     path = tmp_path / "x.db"
     await SqliteStore(path).close()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:

@@ -78,7 +78,7 @@ def _folder(data_dir: Path) -> Iterator[Finding]:
     yield ok("data_ok", f"data directory {data_dir}: can be written", f"数据目录 {data_dir}：可写")
     for path, wanted in (
         (data_dir, "700"),
-        *((data_dir / name, "600") for name in ("aigw.db", "operator.key", "control.sock")),
+        *((data_dir / name, "600") for name in ("aigw.db", "operator.key", "control.sock", "consumers.cache")),
     ):
         with contextlib.suppress(OSError):
             mode = stat.S_IMODE(path.stat().st_mode)
