@@ -347,6 +347,9 @@ class Quota:
         if switch is not None and plan.share >= switch.at:
             route, switch = self._cheaper(switch.use), None
         route, size = self._sized(exchange, plan, route, operation)
+        shrinks = plan.hard and exchange.stream and size.output > 0
+        if shrinks:
+            size = _fitting(plan, {window.key: window.limit for window in plan.budgets}, size) or size
         permit = await self._held(exchange, plan, size)
         if switch is not None and permit is not None:
             plan.share = _share(permit, plan)
@@ -355,14 +358,12 @@ class Quota:
                 route, size = self._sized(exchange, plan, self._cheaper(switch.use), operation)
                 if refused is not None:
                     permit = await self._held(exchange, plan, size)
-        cap = 0
-        if plan.hard and size.output:
-            cap = size.output
-            if permit is not None and permit.refused is not None and permit.refused.ends and exchange.stream:
-                smaller = _fitting(plan, permit, size)
-                if smaller is not None:
-                    size, cap = smaller, smaller.output
-                    permit = await self._held(exchange, plan, size)
+        if shrinks and permit is not None and permit.refused is not None and permit.refused.ends:
+            left = {claim.key: free for claim, free in zip(_claims(plan, size), permit.left, strict=False)}
+            smaller = _fitting(plan, left, size)
+            if smaller is not None:
+                size = smaller
+                permit = await self._held(exchange, plan, size)
         if permit is not None and permit.refused is not None:
             self._lasting.refused += 1
             if permit.refused.ends:
@@ -370,7 +371,7 @@ class Quota:
             exchange.wire = _wire(plan, permit)
             raise self._refusal(plan, permit.refused, permit)
         hold = exchange.hold = Hold(plan, permit, size)
-        hold.cap = cap
+        hold.cap = size.output if shrinks else 0
         if permit is not None:
             exchange.wire = _wire(plan, permit)
         return route
@@ -772,19 +773,16 @@ def _refuse_giants(plan: Plan, size: Size) -> None:
             )
 
 
-def _fitting(plan: Plan, permit: Permit, size: Size) -> Size | None:
+def _fitting(plan: Plan, left: Mapping[str, int], size: Size) -> Size | None:
     """*size* with as many output tokens as the budgets have left; None where that is no answer."""
     output = size.output
-    money = {window.key: window.money for window in plan.budgets}
-    for claim, left in zip(_claims(plan, size), permit.left, strict=False):
-        if not claim.ends:
-            continue
-        if money[claim.key]:
-            answer = size.nano - size.sure_nano
-            if size.nano > left and answer > 0:
-                output = min(output, size.output * (left - size.sure_nano) // answer)
-        else:
-            output = min(output, left - size.sure)
+    answer = size.nano - size.sure_nano
+    for window in plan.budgets:
+        free = left.get(window.key, window.limit)
+        if not window.money:
+            output = min(output, free - size.sure)
+        elif size.nano > free and answer > 0:
+            output = min(output, size.output * (free - size.sure_nano) // answer)
     if output < ENOUGH:
         return None
     nano = size.sure_nano + (size.nano - size.sure_nano) * output // size.output
