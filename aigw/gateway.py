@@ -127,9 +127,10 @@ class Services:
     def __init__(self, config: Config, data_dir: Path) -> None:
         """Raises StoreError when the data directory or the store cannot be used, ConfigError for an unknown storage."""
         self.data_dir = data_dir
-        self.scrubber = Scrubber([*secrets.in_url(address(config.storage.url)), *secrets.in_url(config.storage.counters)])
+        places = (address(config.storage.url), address(config.storage.counters, "storage.counters"))
+        self.scrubber = Scrubber([secret for place in places for secret in secrets.in_url(place)])
         self.store: Store = open_store(config.storage.url, data_dir)
-        self.counters: Counters = open_counters(config.storage.counters)
+        self.counters: Counters = open_counters(config.storage.counters, config.storage.counters_lost)
         self.journal = Journal(
             data_dir / "journal",
             self.store,

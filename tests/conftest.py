@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from aigw.telemetry.log import OTHERS
-from tests.servers import postgres, postgres_server  # noqa: F401 - fixtures for all
+from tests.servers import postgres, postgres_server, redis, redis_server  # noqa: F401 - fixtures for all
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Real servers for tests, started on free ports and ended with the session: PostgreSQL.
+"""Real servers for tests, started on free ports and ended with the session: PostgreSQL and Redis.
 
 Each test gets a database of its own; a test that stops the server starts one of its own (`Postgres`).
 """
@@ -105,6 +105,20 @@ class Postgres:
             process.terminate()
         process.wait(60)
 
+    def freeze(self, *, thaw: bool = False) -> None:
+        """It stops answering, and keeps its connections; *thaw*: it goes on as if nothing had been."""
+        main = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        parents = [(int(path.parent.name), path) for path in Path("/proc").glob("[0-9]*/stat")]
+        children = []
+        for pid, path in parents:
+            try:
+                if int(path.read_text().rpartition(")")[2].split()[1]) == main:
+                    children.append(pid)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended
+        for pid in (main, *children):
+            os.kill(pid, signal.SIGCONT if thaw else signal.SIGSTOP)
+
     def url(self, database: str, **more: str) -> str:
         """The address of *database*, as a config has it."""
         from urllib.parse import quote, urlencode
@@ -154,3 +168,88 @@ def postgres_server() -> Iterator[Postgres]:
 def postgres(postgres_server: Postgres) -> str:
     """The address of an empty database of the test's own."""
     return postgres_server.fresh()
+
+
+class Redis:
+    """One redis-server (or valkey-server) that keeps nothing on the disk; a context manager."""
+
+    def __init__(self, *settings: str) -> None:
+        found = shutil.which("redis-server") or shutil.which("valkey-server")
+        assert found is not None, "Redis is not installed (apt-get install redis-server)"
+        self._program, self._settings = found, settings
+        self._folder = Path(tempfile.mkdtemp(prefix="aigw-redis-"))
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{PASSWORD.replace('/', '%2F').replace('@', '%40')}@127.0.0.1:{self.port}/0"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def start(self) -> None:
+        """Returns when it answers; empty."""
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
+        options += ["--requirepass", PASSWORD, *self._settings]
+        log = (self._folder / "log").open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                [self._program, *options], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                if self.ask("PING") == "PONG":
+                    return
+            except OSError:
+                pass
+            assert self.process.poll() is None, (self._folder / "log").read_text()
+            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """At once: everything it knew is gone."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait(30)
+
+    def signal(self, number: int) -> None:
+        """SIGSTOP, SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def ask(self, *command: str) -> str:
+        """The first line, or all of a text, that one command is answered with."""
+        with closing(socket.create_connection(("127.0.0.1", self.port), 5)) as connection:
+            for words in (("AUTH", PASSWORD), command):
+                parts = b"".join(b"$%d\r\n%b\r\n" % (len(word.encode()), word.encode()) for word in words)
+                connection.sendall(b"*%d\r\n%b" % (len(words), parts))
+                with connection.makefile("rb") as file:
+                    line = file.readline().decode().strip()
+                    if line.startswith("$") and line != "$-1":
+                        return file.read(int(line[1:])).decode()
+                    if line.startswith("*"):
+                        rows = [(file.readline(), file.readline().decode().strip())[1] for _ in range(int(line[1:]))]
+                        return "\n".join(rows)
+        return line[1:]
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """One server for all tests that do not stop it."""
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis(redis_server: Redis) -> Redis:
+    """It, emptied."""
+    redis_server.ask("FLUSHALL")
+    return redis_server

@@ -76,6 +76,10 @@ def check(config: Config, wrong: Note, doubtful: Note, *, known: Collection[str]
         _alert(("alerts", name), alert, wrong, doubtful)
 
 
+MOST_WORKERS = 64
+"""Processes of one server; each needs some 60 MB."""
+
+
 def is_loopback(host: str) -> bool:
     """True when only this machine can reach *host*."""
     if host.lower() == "localhost":
@@ -104,10 +108,8 @@ def _listeners(config: Config, wrong: Note, doubtful: Note) -> None:
         )
     if not is_loopback(admin.host):
         doubtful(("admin", "host"), "the metrics are readable for everybody who can reach this address")
-    if server.workers > 1:
-        wrong(("server", "workers"), "more than one worker is not served yet; expected 1")
-    elif server.workers < 1:
-        wrong(("server", "workers"), "expected 1")
+    if isinstance(server.workers, int) and not 1 <= server.workers <= MOST_WORKERS:
+        wrong(("server", "workers"), f'expected 1 to {MOST_WORKERS}, or "auto" (one for each processor)')
     if config.auth.failures_per_minute < 0:
         wrong(("auth", "failures_per_minute"), "expected 0 (no limit) or more")
     for name in ("max_body", "max_upload"):
@@ -531,10 +533,8 @@ def _storage(config: Config, wrong: Note) -> None:
         )
     if storage.journal < 0:
         wrong(("storage", "journal"), "expected a number of bytes, 0 or more")
-    if storage.counters.startswith(("redis:", "rediss:")):
-        wrong(("storage", "counters"), 'Redis is not served yet; expected "memory"')
-    elif storage.counters != "memory":
-        wrong(("storage", "counters"), 'expected "memory"')
+    if storage.counters != "memory" and not storage.counters.startswith(("redis://", "rediss://", "env:", "file:")):
+        wrong(("storage", "counters"), 'expected "memory" or "redis://:PASSWORD@HOST:6379/0" (or env:NAME, file:PATH)')
 
 
 def references(config: Config) -> list[tuple[lines.Path, str]]:

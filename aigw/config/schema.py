@@ -20,7 +20,7 @@ class Server(Table, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"  # any other host needs auth.required = true
     port: int = 8080  # 0: any free one, said at start
-    workers: int = 1  # more than one is not served yet
+    workers: int | Literal["auto"] = 1  # processes that serve; "auto": one for each processor
     max_body: int = 64 * 1024 * 1024  # bytes of a request body; larger is a 413 before it is read
     max_upload: int = 1024 * 1024 * 1024  # bytes of a file on its way to a provider, which are passed on and not kept
     timeout: float = 3600.0  # seconds an exchange may wait for its first byte, all attempts together
@@ -244,7 +244,8 @@ class Storage(Table, frozen=True, kw_only=True):
     """Where consumers, keys and records live. A change needs a restart."""
 
     url: str = "sqlite:"  # the file aigw.db in the data directory; or sqlite:/path/to/file.db
-    counters: str = "memory"  # where rate windows and holds live
+    counters: str = "memory"  # where rate windows and holds live; or redis://..., which all nodes share
+    counters_lost: Literal["local", "open", "refuse"] = "local"  # while Redis is away: own shares, no limits, or answer 503
     records: float = 30 * 86400.0  # seconds each record is kept
     rollups: float = 3 * 366 * 86400.0  # seconds the hourly sums are kept
     journal: int = 4 * 1024**3  # bytes of records that may wait on this machine's disk while the database is away

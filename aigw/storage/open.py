@@ -93,15 +93,24 @@ def sqlite_file(url: str, data_dir: Path) -> Path:
     return data_dir / Path(path or FILE_NAME).expanduser()
 
 
-def open_counters(url: str) -> Counters:
-    """The counters at *url*. Raises ConfigError for an address we do not serve."""
+def open_counters(url: str, lost: str = "local") -> Counters:
+    """The counters at *url*: "memory", or "redis://..." (which may be a reference: env:NAME, file:PATH); *lost* says what holds
+    while Redis is out of reach. Raises ConfigError for an address we do not serve."""
+    url = address(url, "storage.counters")
     if url in {"memory", "memory:"}:
         from aigw.storage.counters import MemoryCounters
 
         return MemoryCounters()
     if url.startswith(("redis:", "rediss:")):
-        raise ConfigError('Redis is not served yet; use "memory"', key="storage.counters")
-    raise ConfigError(f'unknown counters {_shown(url)}; expected "memory"', key="storage.counters")
+        try:
+            from aigw.storage.redis import RedisCounters
+        except ImportError:
+            raise ConfigError(
+                'Redis needs redis-py, which is not installed: pip install "aigw[redis]"', key="storage.counters"
+            ) from None
+        return RedisCounters(url, lost=lost)
+    expected = '"memory" or "redis://:PASSWORD@HOST:6379/0"'
+    raise ConfigError(f"unknown counters {_shown(url)}; expected {expected}", key="storage.counters")
 
 
 def _shown(url: str) -> str:

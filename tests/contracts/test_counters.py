@@ -21,9 +21,9 @@ OPEN: dict[str, Callable[[], Counters]] = {
 NOW = 1_790_000_000 // 86400 * 86400.0  # the first second of some day, and so of an hour and a minute
 
 
-@pytest.fixture(params=OPEN)
+@pytest.fixture(params=[*OPEN, "redis"])
 async def counters(request: pytest.FixtureRequest) -> AsyncIterator[Counters]:
-    counters = OPEN[request.param]()
+    counters = open_counters(request.getfixturevalue("redis").url) if request.param == "redis" else OPEN[request.param]()
     yield counters
     await counters.close()
 

@@ -10,6 +10,7 @@ from aigw.errors import ConfigError
 from aigw.storage.counters import MemoryCounters
 from aigw.storage.open import open_counters, open_store
 from aigw.storage.postgres import PostgresStore
+from aigw.storage.redis import RedisCounters
 
 
 @pytest.mark.parametrize(
@@ -61,10 +62,14 @@ def test_other_stores_are_refused(tmp_path: Path, url: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_counters() -> None:
-    """Memory is served, Redis not yet, and anything else is unknown."""
+def test_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory and Redis are served (nothing is connected to by opening), the address may be kept elsewhere; anything else is
+    unknown."""
+    monkeypatch.setenv("COUNTERS", "rediss://:secret@h")
     assert isinstance(open_counters("memory"), MemoryCounters)
-    for url, words in (("redis://:secret@h", "not served yet"), ("rediss://h", "not served yet"), ("abacus", "unknown")):
+    assert isinstance(open_counters("redis://:secret@h"), RedisCounters)
+    assert isinstance(open_counters("env:COUNTERS", "refuse"), RedisCounters)
+    for url, words in (("memcached://:secret@h", "unknown"), ("abacus", "unknown"), ("env:NOWHERE", "NOWHERE is not set")):
         with pytest.raises(ConfigError, match=words) as raised:
             open_counters(url)
         assert raised.value.key == "storage.counters"
