@@ -23,6 +23,10 @@ def _run(arguments: list[str]) -> int:
 
         sys.stdout.write(f"aigw {__version__}\n")
         return 0
+    if arguments[:1] == ["--worker"] and len(arguments) == 2 and arguments[1].isdigit():  # started by a supervisor
+        from aigw.server.workers import main as work
+
+        return work(int(arguments[1]))
     from aigw.cli.main import main as run
 
     return run(arguments)

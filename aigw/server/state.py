@@ -11,6 +11,7 @@ import inspect
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from aigw import __version__
@@ -133,3 +134,81 @@ def _providers(gateway: Gateway) -> list[dict[str, Any]]:
         }
         for name, pool in gateway.pools.items()
     ]
+
+
+def together(states: list[dict[str, Any]], own: dict[str, Any]) -> dict[str, Any]:
+    """What several workers told (at least one), as if they were one process; *own* is what their supervisor knows better."""
+    first = states[0]
+    store = {
+        **first["store"],
+        "away": next((one["store"]["away"] for one in states if one["store"]["away"]), first["store"]["away"]),
+        "since": min((one["store"]["since"] for one in states if one["store"]["since"]), default=None),
+        "journal_bytes": max(one["store"]["journal_bytes"] for one in states),
+        "journal_full": any(one["store"]["journal_full"] for one in states),
+    }
+    flights = [one["in_flight"] for one in states]
+    return {
+        **first,
+        "ready": next((one["ready"] for one in states if one["ready"]), ""),
+        "store": store,
+        "in_flight": {
+            "exchanges": sum(one["exchanges"] for one in flights),
+            "streams": sum(one["streams"] for one in flights),
+            "by_model": _summed(one["by_model"] for one in flights),
+            "by_consumer": _summed(one["by_consumer"] for one in flights),
+        },
+        "counters": _summed(one["counters"] for one in states),
+        "providers": _pools([one["providers"] for one in states]),
+        "deployments": _healths([one["deployments"] for one in states]),
+        **own,
+    }
+
+
+def _summed(tables: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for table in tables:
+        total.update(table)
+    return dict(total.most_common(MOST_NAMES))
+
+
+_WORST = ("ready", "full", "probing", "resting")
+
+
+def _pools(told: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Each key as the worker sees it that knows the worst of it; requests under way are those of all."""
+    found: dict[str, dict[str, Any]] = {}
+    for providers in told:
+        for provider in providers:
+            known = found.setdefault(provider["name"], {**provider, "pool": {}, "resting": {}})
+            for key in provider["pool"]:
+                before = known["pool"].get(key["key"])
+                if before is None:
+                    known["pool"][key["key"]] = dict(key)
+                    continue
+                worst = max(before, key, key=lambda one: (_WORST.index(one["state"]), one["seconds"]))
+                added = {"in_flight": before["in_flight"] + key["in_flight"], "score": before["score"] + key["score"]}
+                for left in ("rpm_left", "tpm_left"):
+                    added[left] = None if key[left] is None or before[left] is None else before[left] + key[left]
+                known["pool"][key["key"]] = {**worst, **added}
+            for rest in provider["resting"]:
+                known["resting"][rest["key"]] = max(
+                    known["resting"].get(rest["key"], rest), rest, key=lambda one: one["seconds"]
+                )
+    return [{**one, "pool": list(one["pool"].values()), "resting": list(one["resting"].values())} for one in found.values()]
+
+
+_CIRCUITS = ("closed", "half-open", "open")
+
+
+def _healths(told: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for deployments in told:
+        for one in deployments:
+            before = found.setdefault(one["deployment"], one)
+            if before is one:
+                continue
+            worst = max(before, one, key=lambda each: (_CIRCUITS.index(each["circuit"]), each["seconds"]))
+            summed = {name: before[name] + one[name] for name in ("in_flight", "good", "failed")}
+            pace = {name: max(before[name] or 0.0, one[name] or 0.0) or None for name in ("first_byte", "first_token")}
+            found[one["deployment"]] = {**worst, **summed, **pace}
+    return list(found.values())
