@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
@@ -9,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from bench import wire
 from bench.environment import ROOT, private_venv
@@ -227,6 +230,25 @@ class Aigw:
         key: str = json.loads(self.run("keys", "create", name, "--json"))["key"]
         return key
 
+    def limit(self, name: str = "bench") -> None:
+        """Give a consumer limits and budgets that it will not reach: what is measured is the holding."""
+        from aigw.consumer import NANO, Budget, Terms
+        from aigw.storage.open import open_store
+
+        async def change() -> None:
+            store = open_store("sqlite:", self.folder / "data")
+            try:
+                consumer = await store.consumer(name)
+                if consumer is None:
+                    raise BenchError(f"there is no consumer {name}")
+                budgets = (Budget(10**6 * NANO, "usd", "day"), Budget(10**7 * NANO, "usd", "month"))
+                terms = Terms(rpm=10**8, tpm=10**11, budgets=budgets)
+                await store.put_consumer(msgspec.structs.replace(consumer, terms=terms))
+            finally:
+                await store.close()
+
+        asyncio.run(change())
+
     def count_records(self) -> int:
         """Exchanges on record, as `aigw stats` counts them."""
         requests: int = json.loads(self.run("stats", "--json"))["total"]["requests"]
@@ -241,6 +263,15 @@ class Aigw:
 def start_aigw(upstream: int, folder: Path, wrapper: Command = ()) -> Contestant:
     house = Aigw(upstream, folder)
     key = house.create_key()
+    version = house.run("--version").strip().rpartition(" ")[2]
+    return Contestant(house.serve(wrapper), house.port, key, version, count_records=house.count_records)
+
+
+def start_limited(upstream: int, folder: Path, wrapper: Command = ()) -> Contestant:
+    """aigw with a consumer that has a limit of requests and one of tokens a minute, and two budgets."""
+    house = Aigw(upstream, folder)
+    key = house.create_key()
+    house.limit()
     version = house.run("--version").strip().rpartition(" ")[2]
     return Contestant(house.serve(wrapper), house.port, key, version, count_records=house.count_records)
 
@@ -300,5 +331,6 @@ STARTERS: dict[str, Starter] = {
     "nginx": start_nginx,
     "envoy": start_envoy,
     "aigw": start_aigw,
+    "aigw-limits": start_limited,
     "litellm": start_litellm,
 }

@@ -16,7 +16,9 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import WSMsgType, web
+from msgspec.structs import replace
 
+from aigw.consumer import Budget, Caller, Terms
 from aigw.exchange import Attempt
 from tests.data_port import KEY, Running, request, serving
 from tests.realtime import USAGE, Far, Script, Socket, echo, event, provider
@@ -363,6 +365,43 @@ async def test_limits_hold(tmp_path: Path) -> None:
         await running.idle()
         async with session(running) as caller:
             await caller.receive_str(timeout=5)
+
+
+async def test_a_budget_ends_a_session(tmp_path: Path) -> None:
+    """It holds what it says and hears next; when the budget has no more it ends, and was charged what it used."""
+
+    async def talks(socket: Any) -> None:
+        usage = {"total_tokens": 5000, "input_tokens": 3000, "output_tokens": 2000}
+        async for _ in socket:
+            await socket.send_str(event("response.done", response={"status": "completed", "usage": usage}))
+
+    terms = Terms(budgets=(Budget(20_000, "tokens", "total"),), concurrency=1)
+    async with through(tmp_path, script=talks) as (running, _):
+        _limit(running, terms)
+        async with session(running) as caller:
+            for _ in range(3):
+                await caller.send_str(event("response.create"))
+                message = await caller.receive(timeout=5)
+            while message.type is WSMsgType.TEXT:
+                message = await caller.receive(timeout=5)
+            assert message.type is WSMsgType.CLOSE
+            assert caller.close_code == 1008
+            assert "budget" in str(message.extra)
+        (record,) = await running.records(1)
+        assert record.error == "policy_budget_exhausted"
+        assert record.input + record.output == 15_000
+        await running.idle()
+        counters = running.server.gateway.services.counters
+        assert await counters.read(["tokens:config:ci:total"]) == [15_000]
+        status, _, headers = await refused(running, "/v1/realtime?model=gpt-realtime-2.1")
+        assert (status, headers["x-aigw-error"]) == (429, "policy_budget_exhausted")
+
+
+def _limit(running: Running, terms: Terms) -> None:
+    """Give the config's consumer *terms*."""
+    directory = running.server.gateway.directory
+    callers = [Caller(replace(one.consumer, terms=terms), one.key) for one in directory._configured.values()]
+    directory.reconfigure(required=True, configured=callers)
 
 
 async def test_a_reload_ends_no_session(tmp_path: Path) -> None:
