@@ -118,6 +118,8 @@ class Postgres:
                 continue  # it has ended
         for pid in (main, *children):
             os.kill(pid, signal.SIGCONT if thaw else signal.SIGSTOP)
+        if thaw and self._process is not None:
+            self._process.send_signal(signal.SIGCONT)  # runuser stops with its child
 
     def url(self, database: str, **more: str) -> str:
         """The address of *database*, as a config has it."""

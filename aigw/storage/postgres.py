@@ -48,6 +48,9 @@ CONNECT = 5.0
 PATIENCE = 30.0
 """Seconds for one statement of ours. A long question may take longer; it has `LONG`."""
 
+QUICK = 5.0
+"""Seconds for what a request may be waiting for."""
+
 LONG = 600.0
 
 AGAIN = 0.5
@@ -113,7 +116,7 @@ class PostgresStore:
 
     async def last_change(self) -> int:
         async with self._connection() as connection:
-            return int(await connection.fetchval("SELECT coalesce(max(seq), 0) FROM change"))
+            return int(await connection.fetchval("SELECT coalesce(max(seq), 0) FROM change", timeout=QUICK))
 
     async def changed(self, timeout: float) -> None:  # noqa: ASYNC109 - not to be cancelled: to look by itself
         if self._listener is None and not self._closed:
@@ -225,7 +228,7 @@ class PostgresStore:
                 "SELECT holder, sum(usd)::bigint, sum(tokens)::bigint FROM spent "
                 "WHERE holder = ANY($1::text[]) AND quarter >= $2 GROUP BY holder"
             )
-            rows = await connection.fetch(query, list(holders), max(0, math.ceil(since / QUARTER)))
+            rows = await connection.fetch(query, list(holders), max(0, math.ceil(since / QUARTER)), timeout=QUICK)
         return {holder: (usd, tokens) for holder, usd, tokens in rows}
 
     async def records(
@@ -357,7 +360,7 @@ class PostgresStore:
     async def get(self, key: str) -> bytes | None:
         async with self._connection() as connection:
             query = f"SELECT value FROM value WHERE key = $1 AND (expires IS NULL OR expires > {_NOW})"  # noqa: S608
-            value: bytes | None = await connection.fetchval(query, key)
+            value: bytes | None = await connection.fetchval(query, key, timeout=QUICK)
         return value
 
     async def put(self, key: str, value: bytes, ttl: float | None = None) -> None:
