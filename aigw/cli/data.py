@@ -171,9 +171,9 @@ def restore(
             _private_copy(file, copy)
             there = _of_backup(where, file, copy)
             here = asyncio.run(_of_store(where))
-        output.note(f"{file}: {there[0]:,} consumers, {there[1]:,} keys, {there[2]:,} requests counted.")
+        output.note(f"{file}: {_said(there)}.")
         if any(here):
-            output.note(f"Here now: {here[0]:,} consumers, {here[1]:,} keys, {here[2]:,} requests counted.")
+            output.note(f"Here now: {_said(here)}.")
         if dry_run:
             output.note("would replace what is here; nothing was changed")
             return
@@ -224,6 +224,11 @@ def _of_backup(where: Locations, file: Path, copy: Path) -> tuple[int, int, int]
         why = str(error).replace(str(copy), str(file))
     output.fail(f"{file} cannot be restored: {why}")
     raise typer.Exit(1)
+
+
+def _said(size: tuple[int, int, int]) -> str:
+    names = ("consumer", "key", "request")
+    return ", ".join(f"{number:,} {name}{'s' * (number != 1)}" for number, name in zip(size, names, strict=True))
 
 
 async def _of_store(where: Locations) -> tuple[int, int, int]:
@@ -309,8 +314,7 @@ def copy(
             finally:
                 await store.close()
 
-        consumers, keys, requests = asyncio.run(count())
-        output.note(f"would copy {consumers:,} consumers, {keys:,} keys, {requests:,} requests counted; nothing was copied")
+        output.note(f"would copy {_said(asyncio.run(count()))}; nothing was copied")
         return
     began = time.monotonic()
     moved = asyncio.run(_copied(where, source, target, replace=yes))

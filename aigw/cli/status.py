@@ -106,7 +106,7 @@ def _show(where: Locations, state: dict[str, Any] | None, hung: str, problem: st
             _line("journal", "full: see 'aigw doctor'")
         if counters.get("records_lost"):
             _line("records", f"{figures.count(counters['records_lost'])} lost: no room on the disk or in memory")
-    if store_problem:
+    if store_problem and not (state or {}).get("store", {}).get("away"):
         _line("database", output.safe(store_problem))
 
 

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -617,7 +618,7 @@ class PostgresStore:
             if state.startswith(prefix):
                 return f"{self.place} {words} ({_first_line(error)})"
         if isinstance(error, OSError) and not state:
-            reason = error.strerror or _first_line(error)
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else _first_line(error)
             return f"{self.place} cannot be reached: {reason}. Is it running, and is the address right?"
         return f"{self.place} failed: {_first_line(error)}"
 

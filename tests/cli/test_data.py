@@ -75,12 +75,12 @@ def test_a_backup_brings_everything_back(aigw: CommandLine) -> None:
     fill(aigw.data_dir, records(5))
     refused = aigw("data", "restore", "x.backup")
     assert refused.returncode == 1
-    assert "Here now: 2 consumers, 2 keys, 55 requests counted." in refused.stderr
+    assert "Here now: 2 consumers, 2 keys, 55 requests." in refused.stderr
     assert aigw("data", "restore", "x.backup", "--dry-run").returncode == 0
     assert "bob" in aigw("keys").stdout
     done = aigw("data", "restore", "x.backup", "--yes")
     assert done.returncode == 0, done.stderr
-    assert "1 consumers, 1 keys, 50 requests" in done.stderr
+    assert "1 consumer, 1 key, 50 requests" in done.stderr
     keys = json.loads(aigw("keys", "--json").stdout)
     assert [(one["name"], one["state"]) for one in keys] == [("alice", "live")]
     assert json.loads(aigw("stats", "--json").stdout)["total"]["requests"] == 50
@@ -151,7 +151,7 @@ def test_to_postgresql_and_back(aigw: CommandLine, postgres: str, postgres_serve
     assert aigw("data", "copy", "sqlite:", "env:TO", "--yes", TO=postgres).returncode == 0
     literal = aigw("data", "copy", "sqlite:", postgres, "--dry-run")
     assert "a password on the command line" in literal.stderr
-    assert "would copy 1 consumers, 1 keys, 151 requests" in literal.stderr
+    assert "would copy 1 consumer, 1 key, 151 requests" in literal.stderr
 
     config = f'[storage]\nurl = "file:{aigw.folder}/url"\n'
     (aigw.folder / "url").write_text(postgres)

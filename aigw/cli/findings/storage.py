@@ -173,6 +173,20 @@ def _away(state: dict[str, Any]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _probe(url: str) -> str:
+    """A command that asks PostgreSQL whether it is there; the password is in no address that is shown."""
+    from urllib.parse import urlsplit
+
+    from aigw.errors import ConfigError
+    from aigw.storage.open import address
+
+    try:
+        parts = urlsplit(address(url))
+        return f"pg_isready -h {shlex.quote(parts.hostname or 'localhost')} -p {parts.port or 5432}"
+    except (ConfigError, ValueError):
+        return "aigw config edit"
+
+
 def _server(config: Config) -> Iterator[Finding]:
     """PostgreSQL: looked at, nothing is made there."""
     import asyncio
@@ -189,7 +203,7 @@ def _server(config: Config) -> Iterator[Finding]:
             (str(error), str(error)),
             ("A running server goes on with the keys it knows; records wait in its journal.",
              "运行中的服务器继续使用已知密钥；记录暂存在日志中。"),
-            "aigw doctor",
+            _probe(config.storage.url),
         )  # fmt: skip
         return
     if not looked.schema:

@@ -201,3 +201,36 @@ def test_a_database_elsewhere(folder: Path, tmp_path: Path) -> None:
     config = Config(storage=Storage(url=f"sqlite:{tmp_path}/else where.db"))
     (tmp_path / "else where.db").write_bytes(b"no database, but long enough to be read as one" * 50)
     assert codes(folder, config) == ["data_ok", "database_damaged"]
+
+
+def test_postgresql_is_looked_at(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made there; a wrong password and a server that is away are said with a command that helps, without the password."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("DATABASE", postgres)
+    config = Config(storage=Storage(url="env:DATABASE"))
+    assert "database_none" in [finding.code for finding in look(config, tmp_path, None)]
+
+    async def use() -> None:
+        store = open_store(postgres, tmp_path)
+        await store.last_change()
+        await store.close()
+
+    asyncio.run(use())
+    assert "database_ok" in [finding.code for finding in look(config, tmp_path, None)]
+    for wrong in (postgres.replace("app:", "app:x"), "postgresql://u:secret@127.0.0.1:1/d"):
+        monkeypatch.setenv("DATABASE", wrong)
+        [one] = [finding for finding in look(config, tmp_path, None) if finding.code == "database_unreachable"]
+        assert one.next.startswith("pg_isready -h 127.0.0.1 -p ")
+        assert "secret" not in repr(one)
+    monkeypatch.setenv("DATABASE", "postgresql://h:port/d")
+    assert "database_unreachable" in [finding.code for finding in look(config, tmp_path, None)]
+
+
+def test_what_the_running_server_says_of_its_database(tmp_path: Path) -> None:
+    """Away, and a full journal, each with its numbers."""
+    tmp_path.chmod(0o700)
+    store = {"away": "it is gone", "since": 1.0, "journal_bytes": 5 << 20, "journal_limit": 6 << 20, "journal_full": True}
+    said = {finding.code: finding for finding in look(Config(), tmp_path, {"counters": {}, "store": store})}
+    assert "it is gone" in said["database_away"].what.english
+    assert "5 of 6 MB" in said["journal_full"].what.english
+    assert not {"database_away", "journal_full"} & {finding.code for finding in look(Config(), tmp_path, {"counters": {}})}
