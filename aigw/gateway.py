@@ -23,7 +23,7 @@ from aigw.access import authenticate
 from aigw.access.authenticate import Directory
 from aigw.access.quota import Quota
 from aigw.attempt import Attempter
-from aigw.config import secrets
+from aigw.config import followed, secrets
 from aigw.config.load import ConfigErrors, Loaded
 from aigw.config.schema import (
     Alert as AlertTable,
@@ -60,7 +60,7 @@ from aigw.routing.rests import Rests
 from aigw.routing.retry import Rules
 from aigw.routing.stateful import Stateful
 from aigw.routing.table import Claimant, Table
-from aigw.storage import consumer_cache
+from aigw.storage import consumer_cache, published
 from aigw.storage.base import Counters, Store
 from aigw.storage.journal import Journal
 from aigw.storage.open import address, open_counters, open_store
@@ -146,6 +146,8 @@ class Services:
         self.stateful = Stateful(self.store)
         self.metrics = Metrics(self._readings)
         self.active = 0
+        self.on_config: Callable[[], None] = lambda: None
+        """Called when a config has come from the store ([storage] config)."""
         self.refused: Callable[[], int] = int  # connections that were not let in, once there is a listener
         self.pools: Mapping[str, KeyPool] = {}  # those of the gateway that serves
         self.limits: Quota | None = None  # the same
@@ -165,6 +167,8 @@ class Services:
             await self.canaries.load()
         except Exception as error:  # noqa: BLE001 - as above
             log.error("the canaries could not be read yet: %s", error)
+        if self._storage.config == "store":
+            self._begin("config", self._follow_config())
         self._begin("consumers", authenticate.follow(self.store, self.directory))
         self._begin("canaries", self.canaries.follow())
         self._begin("consumer cache", self._keep_consumers())
@@ -181,6 +185,10 @@ class Services:
         while (self.journal.pending or not self.journal.caught_up) and time.perf_counter() < until:  # noqa: ASYNC110 - rarely
             await asyncio.sleep(0.05)
         return await self.store.spent(holders, since)
+
+    async def _follow_config(self) -> None:
+        """The store's newest config, onto the disk, from where it is served."""
+        await published.follow(self.store, lambda text: followed.keep(text, self.data_dir), self.on_config)
 
     async def _is_first(self, what: str) -> bool:
         """Of all processes on this store, to tell of something within the hour."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aigw.config.load import Loaded
     from aigw.config.schema import RouteTarget
     from aigw.routing.table import Shadowed
+    from aigw.storage.published import Published
 
 EDITORS = ("editor", "nano", "vim", "vi")
 """Tried in this order where neither $VISUAL nor $EDITOR is set; the first is Debian's name for the user's choice."""
@@ -35,7 +36,7 @@ EMPTY = """\
 """
 """What an editor shows where there is no config yet."""
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The config file: check, show and edit it.")
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The config file: check, show, edit and apply it.")
 
 
 @app.callback(
@@ -47,7 +48,7 @@ Examples:
 """
 )
 def config() -> None:
-    """The config file: check, show and edit it."""
+    """The config file: check, show, edit and apply it."""
 
 
 # ---- path
@@ -411,3 +412,192 @@ def _editor() -> list[str]:
             return [name]
     output.fail("no editor: set $EDITOR to the one you like" if output.interactive() else "no terminal, and $EDITOR is not set")
     raise typer.Exit(1)
+
+
+# ---- apply
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  aigw config apply                    this node's config, for all nodes
+  aigw config apply fleet.toml --dry-run
+  aigw config apply --version 3        an earlier one again
+  aigw config versions
+"""
+)
+def apply(
+    context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Instead of --config.", show_default=False)] = None,
+    version: Annotated[int | None, typer.Option(min=1, metavar="N", help="Apply this version of the store again.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Also when providers, routes or consumers are lost by it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the change, and change nothing.")] = False,
+) -> None:
+    """Put a config into the store; every node with [storage] config = "store" serves it within two seconds.
+
+    What belongs to a node - [server], [admin], [storage], [log] - is left out. Secrets have to be references (env:NAME,
+    file:PATH), which each node looks up for itself.
+    """
+    import asyncio
+
+    if file is not None and version is not None:
+        raise typer.BadParameter("give a file or a version, not both", param_hint="--version")
+    if not asyncio.run(_apply(locations(context), file, version, yes=yes, dry_run=dry_run)):
+        raise typer.Exit(1)
+
+
+async def _apply(where: Locations, file: Path | None, version: int | None, *, yes: bool, dry_run: bool) -> bool:
+    """Whether it was done, or need not be."""
+    import time
+
+    from aigw.storage import published
+
+    async with where.store(where.load_config()) as store:
+        before = await published.newest(store)
+        if version is not None:
+            old = await published.version(store, version)
+            if old is None:
+                output.fail(f"there is no version {version}; aigw config versions lists them")
+                return False
+            text = old.text
+        else:
+            text = _shared(where.config_path() if file is None else file)
+        if before is not None and before.text == text:
+            output.note(f"Nothing to do: version {before.version} is the same.")
+            return True
+        lost = [] if before is None else _lost(before.text, text)
+        if dry_run:
+            output.data("\n".join(map(output.safe, _diff("" if before is None else before.text, text))))
+        for one in lost:
+            output.warn(f"{one} would be lost on every node")
+        if dry_run:
+            output.note("Nothing was changed.")
+            return True
+        if lost and not yes and not (output.interactive() and output.confirm("Apply it all the same?")):
+            output.fail("not applied: add --yes if that is what you want")
+            raise typer.Exit(2)
+        fresh = await published.publish(store, text, by=_who(), at=time.time(), after=before)
+    if fresh is None:
+        output.fail("somebody else has applied another config at this moment; look at it (aigw config versions), and try again")
+        return False
+    output.note(f"Version {fresh.version} is applied; nodes that follow the store serve it within two seconds.")
+    if version is None and file is None and where.load_config().storage.config != "store":
+        output.note('This node does not follow it: that needs [storage] config = "store" in its file.')
+    return True
+
+
+def _shared(path: Path) -> str:
+    """The text of the file *path* as nodes share it. Raises ConfigErrors: it is wrong, or has secrets in it."""
+    import tomlkit
+
+    from aigw.config import check, secrets
+    from aigw.config.followed import OWN
+    from aigw.config.lines import dotted
+    from aigw.config.load import ConfigErrors, decode, load_text, read
+
+    try:
+        text = decode(read(path)[0], str(path))
+    except FileNotFoundError:
+        raise ConfigError("no such file", file=str(path)) from None
+    config = load_text(text, path).config
+    literal = [
+        ConfigError(
+            "is a secret itself; write env:NAME or file:PATH, which every node looks up", file=str(path), key=dotted(key)
+        )
+        for key, said in check.references(config)
+        if secrets.is_literal(said)
+    ]
+    proxies = {("upstream", "proxy"): config.upstream.proxy} | {
+        ("providers", name, "proxy"): provider.proxy for name, provider in config.providers.items()
+    }
+    literal += [
+        ConfigError("has a password in it; write env:NAME or file:PATH", file=str(path), key=dotted(key))
+        for key, proxy in proxies.items()
+        if proxy and "@" in proxy
+    ]
+    if literal:
+        raise ConfigErrors(literal)
+    document = tomlkit.parse(text)
+    for table in OWN:
+        document.pop(table, None)
+    return tomlkit.dumps(document).lstrip("\n")
+
+
+def _lost(before: str, after: str) -> list[str]:
+    """Providers, routes and consumers that *before* has and *after* has not."""
+    from aigw.config.load import parse
+
+    old, new = parse(before), parse(after)
+    return [
+        f"the {kind[:-1]} {output.safe(name)}"
+        for kind in ("providers", "routes", "consumers")
+        for name in getattr(old, kind)
+        if name not in getattr(new, kind)
+    ]
+
+
+def _diff(before: str, after: str) -> list[str]:
+    import difflib
+
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "in the store", "to be applied", lineterm="")
+    return list(lines)
+
+
+def _who() -> str:
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "?"
+    return f"{user}@{socket.gethostname()}"
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  aigw config versions
+  aigw config versions --json
+"""
+)
+def versions(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """The configs that were applied to the store, newest first."""
+    import asyncio
+    from datetime import UTC, datetime
+
+    found = asyncio.run(_versions(locations(context)))
+    if as_json:
+        output.json([{"version": one.version, "at": one.at, "by": one.by, "bytes": len(one.text.encode())} for one in found])
+        return
+    if not found:
+        output.note("Nothing was applied yet: aigw config apply FILE")
+        return
+    output.table(
+        [Column("version", right=True), Column("applied"), Column("by", rank=1), Column("bytes", right=True, rank=2)],
+        [
+            [
+                str(one.version),
+                datetime.fromtimestamp(one.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+                output.safe(one.by),
+                str(len(one.text.encode())),
+            ]
+            for one in found
+        ],
+    )
+
+
+async def _versions(where: Locations) -> list[Published]:
+    from aigw.storage import published
+
+    async with where.store(where.load_config()) as store:
+        newest = await published.newest(store)
+        if newest is None:
+            return []
+        earlier = [
+            await published.version(store, number) for number in range(newest.version - 1, max(0, newest.version - 50), -1)
+        ]
+    return [newest, *(one for one in earlier if one is not None)]

@@ -246,6 +246,7 @@ class Storage(Table, frozen=True, kw_only=True):
     url: str = "sqlite:"  # the file aigw.db in the data directory; or sqlite:/path/to/file.db
     counters: str = "memory"  # where rate windows and holds live; or redis://..., which all nodes share
     counters_lost: Literal["local", "open", "refuse"] = "local"  # while Redis is away: own shares, no limits, or answer 503
+    config: Literal["file", "store"] = "file"  # "store": all but this node's own tables comes from there (aigw config apply)
     records: float = 30 * 86400.0  # seconds each record is kept
     rollups: float = 3 * 366 * 86400.0  # seconds the hourly sums are kept
     journal: int = 4 * 1024**3  # bytes of records that may wait on this machine's disk while the database is away

@@ -26,6 +26,7 @@ import msgspec
 from aiohttp import web
 
 from aigw import __version__
+from aigw.config import followed
 from aigw.config.check import is_loopback
 from aigw.config.load import Loaded, load_with_notes
 from aigw.config.schema import Config, Server as Settings
@@ -72,7 +73,7 @@ class Server:
     ) -> None:
         """*say* gets the lines a person at the terminal should see; *flags* are keys of [server] given on the command line,
         which win over the file's, after a reload too."""
-        self._flags = flags or {}
+        self._flags, self._data_dir = flags or {}, data_dir
         self._loaded = loaded = self._with_flags(loaded)
         self._say = say
         telemetry_log.configure(loaded.config.log)
@@ -93,6 +94,7 @@ class Server:
         self._problem = ""  # why the file on disk does not
 
     def _with_flags(self, loaded: Loaded) -> Loaded:
+        loaded = followed.merged(loaded, self._data_dir)
         return with_flags(loaded, self._flags)
 
     def _provide(self, config: Config, data_dir: Path) -> Services:
@@ -106,6 +108,7 @@ class Server:
         config = self._loaded.config
         try:
             self._claim()
+            self.services.on_config = self._config_came
             await self.services.start()
             await self.gateway.remember()
             bound = await self._listen(config)
@@ -121,6 +124,10 @@ class Server:
             await self._drain(config)
         finally:
             await self._close()
+
+    def _config_came(self) -> None:
+        """A config has come from the store, and lies on the disk."""
+        self._reload_wanted.set()
 
     # the operator's commands
 
@@ -462,7 +469,7 @@ def static_changes(old: Config, new: Config) -> list[str]:
     found = [f"[server] {name}" for name in server if getattr(old.server, name) != getattr(new.server, name)]
     if old.admin != new.admin:
         found.append("[admin]")
-    storage = ("url", "counters", "counters_lost", "records", "rollups", "journal", "journal_full")
+    storage = ("url", "counters", "counters_lost", "config", "records", "rollups", "journal", "journal_full")
     found += [f"[storage] {name}" for name in storage if getattr(old.storage, name) != getattr(new.storage, name)]
     return found
 

@@ -57,6 +57,10 @@ class WorkerServices(Services):
         if task.counters is not None:
             self.counters = SharedCounters(task.counters, task.number)
 
+    async def _follow_config(self) -> None:
+        if self.first:
+            await super()._follow_config()
+
     async def _keep_house(self) -> None:
         if self.first:
             await super()._keep_house()
@@ -135,6 +139,9 @@ class Worker(Server):
     def _build(self, loaded: Loaded, previous: Gateway | None) -> Gateway:
         assert isinstance(self.services, WorkerServices)
         return WorkerGateway(loaded, self.services, previous, self._channel)
+
+    def _config_came(self) -> None:
+        os.kill(os.getppid(), signal.SIGHUP)  # the supervisor has all workers take it, or none
 
     # what the supervisor does
 

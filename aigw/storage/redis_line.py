@@ -55,7 +55,7 @@ class Line:
             raise StoreError(f"the address of Redis is not understood: {error}") from None
         try:
             async with asyncio.timeout(CONNECT):
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException as error:
             await connection.disconnect(nowait=True)
             if isinstance(error, (RedisError, OSError, TimeoutError)):
