@@ -19,8 +19,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import msgspec
 from msgspec.structs import replace
 
 from aigw.access.periods import period, zone
@@ -58,6 +59,12 @@ BATCH_SHARE = 0.9
 NEAR = 5
 """A budget is nearly used when less than one part in so many is left: 80 %."""
 
+MOST_MODELS = 2000
+"""Models whose answers are remembered; callers choose names."""
+
+TALK = frozenset({"chat", "completions", "messages", "responses", "generate", "generate_array"})
+"""Operations whose requests are taken by the quick way."""
+
 MOST_PLANS = 50_000
 """Consumers whose limits are kept ready."""
 
@@ -74,6 +81,10 @@ class Prices(Protocol):
     """What a usage costs; None when nobody knows."""
 
     def price(self, provider: str, models: tuple[str, ...], usage: Usage, at: float) -> Cost | None: ...
+
+    def flat(self, provider: str, model: str) -> tuple[int, int, int, int, str] | None:
+        """Pico-units for a request, a token of the prompt, one of it from the cache, one of the answer; and their currency.
+        None where the price depends on more than that, or is not known."""
 
 
 Estimate = Callable[[str, bytes, bytes], Usage]
@@ -106,18 +117,25 @@ class Plan:
         "budgets",
         "consumer",
         "counts",
+        "first_budget",
+        "floors",
         "gauges",
         "hard",
         "max_output",
+        "metered",
         "money",
         "on_budget",
+        "periods",
         "places",
         "requests",
         "share",
+        "simple",
+        "smallest",
         "tokens",
         "unpriced",
         "until",
         "whose",
+        "wire",
     )
 
     def __init__(self, consumer: Consumer) -> None:
@@ -135,9 +153,17 @@ class Plan:
         self.max_output: int | None = None
         self.money = self.counts = self.binds = False
         self.gauges: tuple[str, ...] = ()
+        # What the quick way through needs: no special terms, and one limit of each kind to tell the caller.
+        self.simple = False
+        self.periods: tuple[tuple[str, int, float, bool], ...] = ()  # key, limit, end of each budget; whether of money
+        self.metered: tuple[tuple[str, bool], ...] = ()  # keys that are settled, and whether to money
+        self.smallest = (0, 0)  # budget or window: of tokens, of nano-USD
+        self.first_budget = 0  # its place among the claims
+        self.floors: tuple[int, ...] = ()  # what is left of each budget when it is nearly used
+        self.wire: tuple[tuple[bytes, bytes] | None, tuple[bytes, bytes] | None] = (None, None)
 
 
-class Size(NamedTuple):
+class Size(msgspec.Struct, frozen=True, gc=False):
     """What a request is taken to use."""
 
     tokens: int
@@ -150,20 +176,22 @@ class Size(NamedTuple):
 NOTHING = Size(0, 0, 0, 0, 0)
 
 
-class Hold:
-    """What one exchange holds, until it is settled. `cap` are the output tokens at which its stream ends (hard budgets)."""
+class Hold(msgspec.Struct, gc=False):
+    """What one exchange holds, until it is settled. `near`: one of its budgets is nearly used. `cap` are the output tokens at
+    which its stream ends (hard budgets)."""
 
-    __slots__ = ("cap", "permit", "plan", "size", "topped")
-
-    def __init__(self, plan: Plan, permit: Permit | None, size: Size) -> None:
-        self.plan, self.permit, self.size = plan, permit, size
-        self.cap = 0
-        self.topped: list[tuple[Permit, Size]] = []  # further holds of a session
+    plan: Any
+    permit: Permit | None
+    size: Size
+    near: bool = False
+    cap: int = 0
+    topped: tuple[tuple[Permit, Size], ...] = ()  # further holds of a session
 
     def short(self, tokens: int) -> bool:
         """Whether a session that has used *tokens* so far is to hold more: half of the last hold is gone."""
         held = self.size.tokens + sum([size.tokens for _, size in self.topped])
-        return self.plan.counts and 2 * (held - tokens) < self.size.tokens
+        counts: bool = self.plan.counts
+        return counts and 2 * (held - tokens) < self.size.tokens
 
 
 class Learned:
@@ -182,8 +210,17 @@ class Learned:
         self._seen += 1
         if not self._seen % ENOUGH:
             self.p95 = max(1, sorted(self._outputs)[len(self._outputs) * 95 // 100])
-        if usage.input:
+        if usage.input and (usage.cached or self.cached):
             self.cached += (usage.cached / usage.input - self.cached) / 8
+
+
+class Place:
+    """What is known of one model at one provider: its price, where that is simple, and what its answers are like."""
+
+    __slots__ = ("learned", "rates")
+
+    def __init__(self, rates: tuple[int, int, int, int] | None, learned: Learned) -> None:
+        self.rates, self.learned = rates, learned
 
 
 class Lasting:
@@ -223,6 +260,7 @@ class Quota:
         self._prices, self._usd, self._estimate = prices, usd, estimate
         self._spent, self._resolve, self._tell, self._queue = spent, resolve, tell, queue
         self._plans: dict[str, Plan] = {}
+        self._places: dict[tuple[str, str], Place] = {}
         self._lasting = Lasting() if previous is None else previous.lasting
         self._tasks: set[asyncio.Task[None]] = set()
         self._down = False
@@ -288,6 +326,7 @@ class Quota:
         plan.counts = bool(tokens or budgets)
         plan.until = min((window.ends for window in budgets), default=inf)
         plan.binds = bool(requests or places or tokens or budgets)
+        _prepare(plan, queue=self._queue)
         if before is not None and [window.key for window in before.budgets] == [window.key for window in budgets]:
             plan.share = before.share
         if len(self._plans) >= MOST_PLANS:
@@ -343,6 +382,84 @@ class Quota:
     async def hold(self, exchange: Exchange, plan: Plan, route: Route, operation: Operation) -> Route:
         """Hold what *exchange* will take up, by estimate: the route to go (a cheaper one where the consumer's terms say so).
         Raises PolicyError; waits for a place where `[limits] queue` allows it. Counters that are out of reach refuse nobody."""
+        places = route.places
+        if plan.simple and len(places) == 1 and (size := self._quick(exchange, plan, places[0], operation.name)) is not None:
+            # The usual way: one place, nothing special about the consumer, all of it in one function.
+            claims = _claims(plan, size)
+            try:
+                permit: Permit | None = await self._counters.hold(claims, time.time())
+            except StoreError:
+                permit = await self._known(plan, claims)
+            if permit is not None and permit.unknown:
+                permit = await self._known(plan, claims)
+            if permit is None or permit.refused is None:
+                exchange.hold = hold = Hold(plan, permit, size)
+                if permit is not None:
+                    left = permit.left
+                    exchange.wire = wire = _quick_wire(plan, left)
+                    at = plan.first_budget
+                    for floor in plan.floors if size.nano or not plan.money else ():
+                        if left[at] <= floor:
+                            hold.near = True
+                            wire.append((b"x-aigw-budget", _budget_word(plan, claims[at].key, left[at])))
+                            break
+                        at += 1
+                return route
+            raise self._refused(exchange, plan, permit)
+        return await self._hold_carefully(exchange, plan, route, operation)
+
+    def _quick(self, exchange: Exchange, plan: Plan, place: Deployment, name: str) -> Size | None:
+        """The size of a request that is like most: a short one of a conversation, at a place with a plain price. None when it
+        is not, or when it may be larger than a whole limit."""
+        if not plan.counts:
+            return NOTHING
+        body = exchange.body
+        if name not in TALK or len(body) > SMALL or exchange.object_id or not body.isascii():
+            return None
+        key = (place.provider, place.model or exchange.requested_model)
+        known = self._places.get(key) or self._known_place(key)
+        learned = known.learned
+        output, asked = learned.p95, exchange.max_tokens
+        if asked is not None and 0 < asked < output:
+            output = asked
+        prompt = (len(body) + 3) // 4
+        nano = 0
+        if plan.money:
+            if known.rates is None:
+                return None
+            request, fresh, cached, made = known.rates
+            saved = int(prompt * learned.cached) * (fresh - cached) if learned.cached else 0
+            nano = (request + prompt * fresh - saved + output * made + 500) // 1000
+        tokens = prompt + output
+        if tokens > plan.smallest[0] or nano > plan.smallest[1]:
+            return None
+        return Size(tokens, nano, prompt, 0, output)
+
+    def _known_place(self, key: tuple[str, str]) -> Place:
+        learned = self._lasting.learned.get(key)
+        if learned is None:
+            if len(self._lasting.learned) >= MOST_MODELS:
+                self._lasting.learned.clear()
+            learned = self._lasting.learned[key] = Learned()
+        rates = None if self._prices is None else self._prices.flat(*key)
+        plain = None if rates is None or rates[4] != "USD" else rates[:4]
+        if len(self._places) >= MOST_MODELS:
+            self._places.clear()
+        place = self._places[key] = Place(plain, learned)
+        return place
+
+    def _refused(self, exchange: Exchange, plan: Plan, permit: Permit) -> PolicyError:
+        """What is said, and told, of a refusal."""
+        claim = permit.refused
+        assert claim is not None
+        self._lasting.refused += 1
+        if claim.ends:
+            self._used_up(plan, claim)
+        exchange.wire = _refused_wire(permit)
+        return self._refusal(plan, claim, permit)
+
+    async def _hold_carefully(self, exchange: Exchange, plan: Plan, route: Route, operation: Operation) -> Route:
+        """`hold`, for whatever is not simple."""
         switch = plan.on_budget if plan.on_budget is not None and _may_switch(exchange, operation) else None
         if switch is not None and plan.share >= switch.at:
             route, switch = self._cheaper(switch.use), None
@@ -365,13 +482,8 @@ class Quota:
                 size = smaller
                 permit = await self._held(exchange, plan, size)
         if permit is not None and permit.refused is not None:
-            self._lasting.refused += 1
-            if permit.refused.ends:
-                self._used_up(plan, permit.refused)
-            exchange.wire = _wire(plan, permit)
-            raise self._refusal(plan, permit.refused, permit)
-        hold = exchange.hold = Hold(plan, permit, size)
-        hold.cap = size.output if shrinks else 0
+            raise self._refused(exchange, plan, permit)
+        exchange.hold = Hold(plan, permit, size, near=True, cap=size.output if shrinks else 0)
         if permit is not None:
             exchange.wire = _wire(plan, permit)
         return route
@@ -546,23 +658,24 @@ class Quota:
             self._settle_session(hold, tokens, charged)
             return
         used: dict[str, int] = {}
-        for key, _ in plan.tokens:
-            used[key] = tokens
-        for window in plan.budgets:
-            used[window.key] = charged if window.money else tokens
+        for key, money in plan.metered:
+            used[key] = charged if money else tokens
         if permit is not None:
             self._counters.settle(permit, used)
         if plan.budgets:
-            self._look_at(hold, used, tokens)
+            size = hold.size
+            if hold.near or charged > size.nano or tokens > size.tokens or permit is None:
+                self._look_at(hold, used)
             if self._lasting.owed:
                 self._note_owed(used)
-        if self._lasting.turns:
+        if self._queue and self._lasting.turns:
             for key in plan.gauges:
                 self._lasting.turns.free(key)
-        if usage is not None and not usage.estimated and exchange.failure is None and usage.output and plan.counts:
-            self._learn(exchange, usage)
+        if usage is not None and usage.output and plan.counts and not usage.estimated and exchange.failure is None:
+            key2 = (exchange.provider, exchange.model)
+            (self._places.get(key2) or self._known_place(key2)).learned.add(usage)
 
-    def _look_at(self, hold: Hold, used: Mapping[str, int], tokens: int) -> None:
+    def _look_at(self, hold: Hold, used: Mapping[str, int]) -> None:
         """Whether a budget is nearly used now; and what was used of one that was not held."""
         plan, permit, size = hold.plan, hold.permit, hold.size
         held = 0 if permit is None else len(permit.claims) - len(plan.places)
@@ -585,15 +698,6 @@ class Quota:
             window, before = self._lasting.owed[key]
             self._lasting.owed[key] = (window, before + used[key])
 
-    def _learn(self, exchange: Exchange, usage: Usage) -> None:
-        key = (exchange.provider, exchange.model)
-        learned = self._lasting.learned.get(key)
-        if learned is None:
-            if len(self._lasting.learned) >= 2000:
-                self._lasting.learned.clear()
-            learned = self._lasting.learned[key] = Learned()
-        learned.add(usage)
-
     # sessions
 
     async def more(self, exchange: Exchange, size: Size | None = None) -> None:
@@ -611,11 +715,8 @@ class Quota:
             self._counters.release(permit)
             return
         if permit.refused is not None:
-            self._lasting.refused += 1
-            if permit.refused.ends:
-                self._used_up(plan, permit.refused)
-            raise self._refusal(plan, permit.refused, permit)
-        hold.topped.append((permit, size))
+            raise self._refused(exchange, plan, permit)
+        hold.topped = (*hold.topped, (permit, size))
 
     def _settle_session(self, hold: Hold, tokens: int, charged: int) -> None:
         """Several holds of one session: each takes what it held, the last one the rest."""
@@ -741,13 +842,13 @@ def _claims(plan: Plan, size: Size) -> list[Claim]:
     tokens, nano = size.tokens, size.nano
     if tokens:
         for key, limit in plan.tokens:
-            claims.append(Claim(key, min(tokens, limit), limit, MINUTE))
-    for window in plan.budgets:
-        amount = nano if window.money else tokens
+            claims.append(Claim(key, limit if tokens > limit else tokens, limit, MINUTE))  # noqa: FURB136 - a call less
+    for key, limit, ends, money in plan.periods:
+        amount = nano if money else tokens
         if amount:
-            limit = window.limit
-            claims.append(Claim(window.key, min(amount, limit), limit, MINUTE, window.ends))
-    claims += plan.places
+            claims.append(Claim(key, limit if amount > limit else amount, limit, MINUTE, ends))  # noqa: FURB136 - a call less
+    if plan.places:
+        claims += plan.places
     return claims
 
 
@@ -825,52 +926,82 @@ def _share(permit: Permit, plan: Plan) -> float:
     return max(shares, default=plan.share)
 
 
-def _wire(plan: Plan, permit: Permit) -> Headers:
-    """What is left, for the caller: of requests and tokens a minute, of the tighter one where the group has a limit as well;
-    and how full a budget is that is nearly used."""
+def _prepare(plan: Plan, *, queue: float) -> None:
+    """What the quick way looks up."""
+    plan.simple = not (plan.hard or plan.on_budget is not None or plan.max_output or (queue and plan.places))
+    plan.metered = (*((key, False) for key, _ in plan.tokens), *((window.key, window.money) for window in plan.budgets))
+    plan.smallest = (
+        min([limit for _, limit in plan.tokens] + [window.limit for window in plan.budgets if not window.money], default=2**62),
+        min([window.limit for window in plan.budgets if window.money], default=2**62),
+    )
+    plan.periods = tuple((window.key, window.limit, window.ends, window.money) for window in plan.budgets)
+    plan.first_budget = len(plan.requests) + len(plan.tokens)
+    plan.floors = tuple(window.limit // NEAR for window in plan.budgets)
+    requests = (b"x-ratelimit-limit-requests", b"%d" % plan.requests[0].limit) if plan.requests else None
+    tokens = (b"x-ratelimit-limit-tokens", b"%d" % plan.tokens[0][1]) if plan.tokens else None
+    plan.wire = (requests, tokens)
+    if len(plan.requests) > 1 or len(plan.tokens) > 1:  # the tighter one is told: another each time
+        plan.simple = False
+
+
+def _quick_wire(plan: Plan, left: Sequence[int]) -> Headers:
+    """What is left, where there is one limit of each kind."""
+    requests, tokens = plan.wire
     wire: Headers = []
-    left = permit.left
-    refused = permit.refused is not None
-    claims: Sequence[Claim] = permit.claims
-    at = 0
-    if refused:
-        return _refused_wire(plan, permit)
-    for name, count in ((b"requests", len(plan.requests)), (b"tokens", len(plan.tokens))):
-        if not count or at >= len(claims) or claims[at].window != MINUTE or claims[at].ends:
-            continue
-        if name == b"tokens" and not claims[at].key.startswith("tpm:"):
-            continue
-        tight, free = claims[at], left[at]
-        if count > 1 and left[at + 1] < free:
-            tight, free = claims[at + 1], left[at + 1]
-        at += count
-        wire += _limit_wire(name, tight.limit, free)
-    for index in range(at, len(claims) - len(plan.places)):
-        claim = claims[index]
-        if left[index] * NEAR <= claim.limit:
-            wire.append((b"x-aigw-budget", _budget_word(plan, claim.key, left[index])))
-            break
+    if requests is not None:
+        free, limit = left[0], plan.requests[0].limit
+        wire += (
+            requests,
+            (b"x-ratelimit-remaining-requests", b"%d" % free),
+            (b"x-ratelimit-reset-requests", b"%ds" % -(MINUTE * (free - limit) // limit)),
+        )
+    if tokens is not None and plan.counts and len(left) > (at := len(plan.requests)):
+        free, limit = left[at], plan.tokens[0][1]
+        wire += (
+            tokens,
+            (b"x-ratelimit-remaining-tokens", b"%d" % free),
+            (b"x-ratelimit-reset-tokens", b"%ds" % -(MINUTE * (free - limit) // limit)),
+        )
     return wire
 
 
-def _limit_wire(name: bytes, limit: int, left: int) -> Headers:
+def _wire(plan: Plan, permit: Permit) -> Headers:
+    """What is left, for the caller: of requests and tokens a minute, of the tighter one where the group has a limit as well;
+    and how full a budget is that is nearly used."""
+    tight: dict[bytes, tuple[int, int]] = {}
+    budget: list[tuple[bytes, bytes]] = []
+    for claim, free in zip(permit.claims, permit.left, strict=False):
+        if claim.ends:
+            if free * NEAR <= claim.limit and not budget:
+                budget.append((b"x-aigw-budget", _budget_word(plan, claim.key, free)))
+        elif claim.window:
+            kind = b"tokens" if claim.key.startswith("tpm:") else b"requests"
+            if kind not in tight or free < tight[kind][1]:
+                tight[kind] = (claim.limit, free)
+    wire: Headers = []
+    for kind, (limit, free) in tight.items():
+        wire += _limit_wire(kind, limit, free)
+    return wire + budget
+
+
+def _limit_wire(kind: bytes, limit: int, left: int) -> Headers:
     return [
-        (b"x-ratelimit-limit-" + name, b"%d" % limit),
-        (b"x-ratelimit-remaining-" + name, b"%d" % left),
-        (b"x-ratelimit-reset-" + name, b"%.3fs" % (MINUTE * (limit - left) / limit)),
+        (b"x-ratelimit-limit-" + kind, b"%d" % limit),
+        (b"x-ratelimit-remaining-" + kind, b"%d" % left),
+        (b"x-ratelimit-reset-" + kind, b"%ds" % -(MINUTE * (left - limit) // limit)),
     ]
 
 
-def _refused_wire(plan: Plan, permit: Permit) -> Headers:
+def _refused_wire(permit: Permit) -> Headers:
     """For a refusal, what the caller meets next time."""
     claim = permit.refused
     if claim is None or claim.ends or not claim.window:
         return []
-    name = b"tokens" if claim.key.startswith("tpm:") else b"requests"
+    kind = b"tokens" if claim.key.startswith("tpm:") else b"requests"
     return [
-        (b"x-ratelimit-limit-" + name, b"%d" % claim.limit),
-        (b"x-ratelimit-remaining-" + name, b"0"),
-        (b"x-ratelimit-reset-" + name, b"%.3fs" % max(permit.retry_after, 0.1)),
+        (b"x-ratelimit-limit-" + kind, b"%d" % claim.limit),
+        (b"x-ratelimit-remaining-" + kind, b"0"),
+        (b"x-ratelimit-reset-" + kind, b"%ds" % max(1, math.ceil(permit.retry_after))),
     ]
 
 

@@ -75,6 +75,13 @@ class PriceBook:
             found = self._found[provider, models] = self._find(provider, [name for name in models if name])
         return None if found is None else found.cost(usage, at)
 
+    def flat(self, provider: str, model: str) -> tuple[int, int, int, int, str] | None:
+        """Pico-units for a request, a token of the prompt, one of it from the cache, one of the answer; and the currency. None
+        where the price depends on more than these, or is not known."""
+        self.price(provider, (model,), Usage(), 0.0)  # so that it is found
+        found = self._found[provider, (model,)]
+        return None if found is None else found.flat
+
     def _find(self, provider: str, models: list[str]) -> Tariff | None:
         kind = self._kinds.get(provider, provider)
         for accepts, override in self._overrides:

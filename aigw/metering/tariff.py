@@ -125,6 +125,15 @@ class Tariff:
         self._flat = ladder[0][1] if len(self._prices) == 1 and not variants and len(ladder) == 1 else None
         """The rates, when they depend on nothing: most models."""
 
+    @property
+    def flat(self) -> tuple[int, int, int, int, str] | None:
+        """Pico-units for a request, a token of the prompt, one of it from the cache, one of the answer; and the currency. None
+        where the price depends on the hour, the tier or the length, or a part has none."""
+        rates = self._flat
+        if rates is None or rates.partial:
+            return None
+        return rates.request, rates.input, rates.cached, rates.output, self.currency
+
     def cost(self, usage: Usage, at: float) -> Cost | None:
         """What *usage* of a request begun *at* (seconds since the epoch) costs; None when a needed price is unknown."""
         rates = self._flat or self._rates(usage, at)

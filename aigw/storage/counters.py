@@ -69,6 +69,7 @@ class MemoryCounters:
         """Never waits: nothing else runs between the check and the count, which is what makes it atomic."""
         held: list[Window | _Period | None] = []
         left: list[int] = []
+        index = known = 0
         for claim in claims:
             length, amount = claim.window, claim.amount
             if claim.ends:
@@ -89,7 +90,8 @@ class MemoryCounters:
                 self._gauges[claim.key] = used
                 held.append(None)
             else:
-                index = int(now // length)
+                if length != known:
+                    index, known = int(now // length), length
                 window = self._windows.get((claim.key, length))
                 if window is None:
                     window = self._windows[claim.key, length] = Window(index)
@@ -141,11 +143,14 @@ class MemoryCounters:
         for claim, taken in zip(permit.claims, held, strict=True):
             if taken is None:
                 self._lower(claim)
-            elif claim.key in used:
-                if claim.ends:
-                    taken.used += used[claim.key] - claim.amount
-                else:
-                    taken.correct(int(now // claim.window), used[claim.key] - claim.amount)
+                continue
+            took = used.get(claim.key)
+            if took is None:
+                continue
+            if claim.ends:
+                taken.used += took - claim.amount
+            else:
+                taken.correct(int(now // claim.window), took - claim.amount)
 
     def release(self, permit: Permit) -> None:
         self.settle(permit, {claim.key: 0 for claim in permit.claims})
