@@ -446,7 +446,7 @@ find_kept() {
     say "$data is a symbolic link, which is not followed: remove by hand what it points to"
   else
     doom_files "$data"/aigw.db "$data"/aigw.db-wal "$data"/aigw.db-shm "$data"/aigw.db-journal "$data"/aigw.db.v*.backup \
-      "$data"/operator.key "$data"/control.sock "$data"/control.lock
+      "$data"/aigw.db.before-* "$data"/consumers.cache* "$data"/operator.key "$data"/control.sock "$data"/control.lock
     if [ ! -L "$data/journal" ]; then
       doom_files "$data"/journal/[0-9]*-[0-9]*-*.journal "$data"/journal/damaged.lines
       emptied+=("$data/journal")

@@ -49,15 +49,21 @@ class Load:
         finally:
             connection.close()
 
-    def __enter__(self) -> Self:
+    def begin(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
         self._ended.set()
         for thread in self._threads:
             thread.join(60)
+
+    def __enter__(self) -> Self:
+        return self.begin()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
         assert not self.failures
 
     def more(self, requests: int) -> None:
@@ -157,6 +163,33 @@ def test_postgresql_stops_answering(tmp_path: Path, server: Postgres) -> None:
     assert set(load.statuses) == {200}
     all_kept(server, url, len(load.ids) + asked)
     gateway.stop()
+
+
+@pytest.mark.long
+def test_kill_while_the_database_comes_and_goes(tmp_path: Path, server: Postgres) -> None:
+    """kill -9 under load, the database just back from a crash, three times: whatever was answered is there, once."""
+    url = server.fresh()
+    gateway = gateway_on(tmp_path, url).start()
+    gateway.key = gateway.create_key("alice")["key"]
+    first(gateway)
+    answered: set[str] = set()
+    for pause in (0.2, 0.6, 1.0):
+        load = Load(gateway).begin()
+        load.more(150)
+        server.stop()
+        load.more(150)
+        server.start()
+        time.sleep(pause)  # anywhere between the first look at the database and the last record in it
+        gateway.kill()
+        load.end()
+        assert set(load.statuses) == {200}
+        answered |= set(load.ids)
+        gateway.start()
+    database = url.rpartition("/")[2]
+    eventually(lambda: answered <= set(server.psql("SELECT id FROM aigw.record_line", database).split()), within=60, every=0.3)
+    gateway.stop()
+    records, different, counted = kept(server, url)
+    assert records == different == counted
 
 
 def test_postgresql_is_away_at_start(tmp_path: Path, server: Postgres) -> None:

@@ -204,7 +204,7 @@ def test_a_database_elsewhere(folder: Path, tmp_path: Path) -> None:
 
 
 def test_postgresql_is_looked_at(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is made there; a wrong password and a server that is away are said with a command that helps, without the password."""
+    """Nothing is made there; a refused login and a server that is away are said with a command that helps, and no password."""
     tmp_path.chmod(0o700)
     monkeypatch.setenv("DATABASE", postgres)
     config = Config(storage=Storage(url="env:DATABASE"))
