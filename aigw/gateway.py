@@ -282,6 +282,7 @@ class Services:
             Reading("journal_bytes", "Bytes of records that wait on the disk.", journal.size),
             Reading("journal_limit_bytes", "Bytes that may ([storage] journal).", journal.limit),
             Reading("journal_full", "1 while new records find no room on the disk.", int(journal.full)),
+            *self._counters_readings(),
             Reading("store_up", "0 while the database cannot be asked; serving goes on.", int(not self.directory.away)),
             Reading("records_recovered", "Records of dead processes, brought to the store.", journal.recovered, grows=True),
             Reading(
@@ -304,6 +305,16 @@ class Services:
             Reading("limit_refusals", "Requests refused for a limit or a budget.", refused, grows=True),
             Reading("limit_waiting", "Requests that wait for a place ([limits] queue).", waiting),
             Reading("budget_events", "Budgets that were nearly or wholly used, told once each.", events, grows=True),
+        ]
+
+    def _counters_readings(self) -> list[Reading]:
+        """Of counters that nodes share."""
+        up, nodes = getattr(self.counters, "up", None), getattr(self.counters, "nodes", 0)
+        if up is None:
+            return []
+        return [
+            Reading("counters_up", "0 while Redis, where limits are counted, cannot be asked; serving goes on.", int(up)),
+            Reading("counters_nodes", "Nodes (workers of all machines) that share these limits.", nodes),
         ]
 
     def _key_readings(self) -> list[Reading]:
@@ -465,6 +476,7 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.pipeline.limits.close()
 
     # live models
 

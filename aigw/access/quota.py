@@ -59,6 +59,9 @@ BATCH_SHARE = 0.9
 NEAR = 5
 """A budget is nearly used when less than one part in so many is left: 80 %."""
 
+PRIMINGS = 3
+"""Times that a budget's window is primed for one request: one that is forgotten again at once is no reason to refuse it."""
+
 MOST_MODELS = 2000
 """Models whose answers are remembered; callers choose names."""
 
@@ -125,6 +128,7 @@ class Plan:
         "metered",
         "money",
         "on_budget",
+        "paired",
         "periods",
         "places",
         "requests",
@@ -153,8 +157,8 @@ class Plan:
         self.max_output: int | None = None
         self.money = self.counts = self.binds = False
         self.gauges: tuple[str, ...] = ()
-        # What the quick way through needs: no special terms, and one limit of each kind to tell the caller.
-        self.simple = False
+        # What the quick way through needs: no special terms; `paired`: of two limits of a kind the tighter one is told.
+        self.simple = self.paired = False
         self.periods: tuple[tuple[str, int, float, bool], ...] = ()  # key, limit, end of each budget; whether of money
         self.metered: tuple[tuple[str, bool], ...] = ()  # keys that are settled, and whether to money
         self.smallest = (0, 0)  # budget or window: of tokens, of nano-USD
@@ -396,6 +400,9 @@ class Quota:
                 exchange.hold = hold = Hold(plan, permit, size)
                 if permit is not None:
                     left = permit.left
+                    if plan.paired:
+                        exchange.wire, hold.near = _wire(plan, permit), True
+                        return route
                     exchange.wire = wire = _quick_wire(plan, left)
                     at = plan.first_budget
                     for floor in plan.floors if size.nano or not plan.money else ():
@@ -509,11 +516,13 @@ class Quota:
     async def _known(self, plan: Plan, claims: Sequence[Claim]) -> Permit | None:
         """One hold; periods that nobody knows are primed from the ledger first."""
         permit = await self._ask(claims, time.time())
-        while permit is not None and permit.unknown:
+        for _ in range(PRIMINGS):
+            if permit is None or not permit.unknown:
+                return permit
             unknown = frozenset(permit.unknown)
             await self._prime([window for window in plan.budgets if window.key in unknown])
             permit = await self._ask(claims, time.time())
-        return permit
+        return None if permit is not None and permit.unknown else permit
 
     async def _ask(self, claims: Sequence[Claim], now: float) -> Permit | None:
         try:
@@ -940,8 +949,7 @@ def _prepare(plan: Plan, *, queue: float) -> None:
     requests = (b"x-ratelimit-limit-requests", b"%d" % plan.requests[0].limit) if plan.requests else None
     tokens = (b"x-ratelimit-limit-tokens", b"%d" % plan.tokens[0][1]) if plan.tokens else None
     plan.wire = (requests, tokens)
-    if len(plan.requests) > 1 or len(plan.tokens) > 1:  # the tighter one is told: another each time
-        plan.simple = False
+    plan.paired = len(plan.requests) > 1 or len(plan.tokens) > 1
 
 
 def _quick_wire(plan: Plan, left: Sequence[int]) -> Headers:

@@ -15,7 +15,8 @@ from aigw.access.periods import period
 from aigw.access.quota import OUTPUT, Quota
 from aigw.consumer import NANO, Budget, Caller, Consumer, ConsumerKey, OnBudget, Terms
 from aigw.errors import PolicyError, StoreError
-from aigw.exchange import Receiver, Record, UpstreamRequest
+from aigw.exchange import Receiver, Record, UpstreamRequest, Usage
+from aigw.protocols.operations import OPERATIONS
 from aigw.routing.retry import Rules
 from aigw.storage.base import Claim, Counters
 from aigw.storage.counters import MemoryCounters
@@ -673,3 +674,46 @@ def _giving(body: dict[str, Any]) -> Any:
         return json.dumps(body).encode()
 
     return give
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2000), st.one_of(st.none(), st.integers(-3, 10**6)), st.integers(0, 200))
+def test_the_quick_way_comes_to_the_same(length: int, most: int | None, seen: int) -> None:
+    """What is like most is measured by a shorter way, with the same result to the billionth."""
+    walk = Walk(CONFIG, GOOD, terms=terms(usd(10**6 * NANO), tokens(10**9)))
+    quota, exchange = walk.limits, walk.exchange()
+    exchange.body, exchange.requested_model, exchange.max_tokens = b"x" * length, "fast", most
+    route = walk.table.resolve("fast")
+    plan = quota.plan(Consumer(id="c", name="c", terms=terms(usd(10**6 * NANO), tokens(10**9))["ci"]), time.time())
+    assert plan is not None
+    learned = quota._known_place(("openai", "gpt-fast")).learned
+    for number in range(seen % 40):
+        learned.add(Usage(input=100, cached=number, output=seen))
+    quick = quota._quick(exchange, plan, route.places[0], "chat")
+    _, careful = quota._sized(exchange, plan, route, OPERATIONS["chat"])
+    assert quick is not None
+    assert (quick.tokens, quick.nano, quick.output) == (careful.tokens, careful.nano, careful.output)
+
+
+async def test_of_two_limits_the_tighter_one_is_told() -> None:
+    """The consumer's own, or its group's, which others use as well."""
+    walk = Walk(CONFIG, GOOD, terms=terms(rpm=10, tpm=100_000), groups={"eng": Terms(rpm=100, tpm=50_000)})
+    near, _ = await walk.ask(ASK)
+    assert near.headers[b"x-ratelimit-limit-requests"] == b"10"
+    assert near.headers[b"x-ratelimit-remaining-requests"] == b"9"
+    assert near.headers[b"x-ratelimit-limit-tokens"] == b"50000"
+    await walk.counters.hold([Claim("rpm:g:eng", 95, 100)], time.time())
+    near, _ = await walk.ask(ASK)
+    assert near.headers[b"x-ratelimit-limit-requests"] == b"100"
+
+
+async def test_windows_that_are_forgotten_at_once_refuse_nobody() -> None:
+    """Counters that lose what they were told: the request goes on, uncounted, instead of asking for ever."""
+
+    class Forgetful(MemoryCounters):
+        async def prime(self, used: Mapping[str, tuple[int, float]]) -> None:
+            """Nothing is kept."""
+
+    walk = Walk(CONFIG, GOOD, counters=Forgetful(), terms=terms(usd(NANO)))
+    near, record = await walk.ask(ASK)
+    assert (near.status, record.charged) == (200, COST)

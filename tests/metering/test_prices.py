@@ -227,3 +227,13 @@ def test_memory_has_an_end() -> None:
     for number in range(REMEMBERED + 10):
         assert book.price("x", (f"model-{number}",), MILLION, NOW) is not None
     assert len(book._found) <= REMEMBERED
+
+
+def test_plain_prices() -> None:
+    """What one token costs, where that is all there is to it; None where the length or the hour matters, or nobody knows."""
+    book = PriceBook({"a/*": Price(input=0.5, output=1.5, cache_read=0.1, currency="CNY")}, {"a": "openai", "b": "openai"})
+    assert book.flat("a", "m") == (0, 500_000, 100_000, 1_500_000, "CNY")
+    assert book.flat("b", "no-such-model-at-all") is None
+    at = book.price("a", ("m",), Usage(input=10, output=3), 0.0)
+    assert at is not None
+    assert at.nano == (10 * 500_000 + 3 * 1_500_000 + 500) // 1000
