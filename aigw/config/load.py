@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
@@ -295,6 +295,9 @@ def _checked(value: Any, kind: Any, path: lines.Path, wrong: check.Note) -> Any:
     if isinstance(kind, UnionType):  # a string, or a table that says more
         first, table = get_args(kind)
         kind = table if isinstance(value, dict) else first
+    if get_origin(kind) is Union:  # a number, or a word
+        first, words = get_args(kind)
+        return value if type(value) is first or value in get_args(words) else _misfit(value, kind, path, wrong)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _checked_table(value, kind, path, wrong) if isinstance(value, dict) else _misfit(value, kind, path, wrong)
     if get_origin(kind) is dict:
@@ -360,6 +363,8 @@ def _misfit(value: Any, kind: Any, path: lines.Path, wrong: check.Note) -> Any:
 def _expected(kind: Any) -> str:
     options = [option for option in get_args(kind) if option is not NoneType] if NoneType in get_args(kind) else [kind]
     kind = options[0]
+    if get_origin(kind) is Union:
+        return " or ".join(_expected(option) for option in get_args(kind)).replace("one of ", "")
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(f'"{choice}"' for choice in get_args(kind))
     if get_origin(kind) is tuple:

@@ -170,7 +170,7 @@ def test_all_mistakes_at_once_in_the_order_of_the_file() -> None:
     ) == [
         'config.toml:3: server.prot: unknown key; did you mean "port"?',
         "config.toml:4: server.port: expected a whole number, got a string",
-        "config.toml:5: server.workers: expected 1 to 64, or \"auto\" (one for each processor)",
+        'config.toml:5: server.workers: expected 1 to 64, or "auto" (one for each processor)',
         "config.toml:7: providers.openai.keys[0]: expected a string, got a whole number",
         "config.toml:8: providers.openai.timeout: expected a number of seconds above 0",
         'config.toml:9: routes."re:(": not a regular expression: missing ), unterminated subpattern at position 0',

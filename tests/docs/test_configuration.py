@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 import pytest
@@ -34,6 +34,8 @@ def expected_tables() -> dict[str, type[msgspec.Struct]]:
 
 def words_for(kind: Any) -> str:
     kind = next((option for option in get_args(kind) if option is not NoneType), kind) if NoneType in get_args(kind) else kind
+    if get_origin(kind) is Union:
+        return " or ".join(words_for(option).removeprefix("one of ") for option in get_args(kind))
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(f'`"{choice}"`' for choice in get_args(kind))
     if get_origin(kind) is tuple:

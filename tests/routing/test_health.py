@@ -160,3 +160,22 @@ def test_what_one_board_shows_another_can_resume() -> None:
     assert good.closed
     assert good.in_flight == 1
     assert good.load(101.0, stream=True) == pytest.approx(board.of("good/m").load(1.0, stream=True), abs=1e-3)
+
+
+def test_what_others_hear_of_a_circuit() -> None:
+    """One that opens or closes is told, and whoever hears it does the same; what is heard is not told on."""
+    told: list[tuple[str, float, int, str]] = []
+    one, other = Board(), Board()
+    one.tell = lambda *what: told.append(what)
+    other.tell = lambda *what: pytest.fail("told on")
+    here, there = one.of("p/m"), other.of("p/m")
+    for _ in range(3):
+        here.failed("provider_timeout", 0.1, 10.0, stream=False)
+    assert [(what[0], what[2], what[3]) for what in told] == [("p/m", 1, "provider_timeout")]
+    there.hear(*told[0][1:], 500.0)
+    assert not there.allows(500.0)
+    assert there.allows(500.0 + told[0][1])
+    here.alive(12.0)
+    there.hear(*told[1][1:], 501.0)
+    assert there.closed
+    assert there.allows(501.0)
