@@ -425,3 +425,26 @@ def test_what_one_pool_shows_another_can_resume() -> None:
     assert [one["state"] for one in again.view(101.0)] == [one["state"] for one in pool.view(1.0)]
     assert [again.pick(101.0) for _ in range(6)] == [pool.pick(1.0) for _ in range(6)]
     assert again.wait(101.0) == pytest.approx(pool.wait(1.0), abs=1.1)
+
+
+def test_what_others_hear_of_a_key() -> None:
+    """A rest and its end are told, for each key of the account, and whoever hears it does the same; nothing is told on."""
+    told: list[tuple[str, Any]] = []
+    one, other = KeyPool(SHARED), KeyPool(SHARED)
+    one.tell = lambda label, rest: told.append((label, rest))
+    other.tell = lambda label, rest: pytest.fail("told on")
+    one.failed(SHARED[0], limited(20.0), 100.0)
+    assert [label for label, _ in told] == ["openai#1", "openai#2"]
+    for label, rest in told:
+        other.hear(label, (rest.seconds, rest.reason, rest.row, rest.alone), 900.0)
+    assert other.pick(900.0) is None
+    assert other.wait(900.0) == pytest.approx(20.0)
+    told.clear()
+    probe = one.pick(121.0)
+    assert probe is not None
+    one.succeeded(probe)
+    assert told == [("openai#1", None), ("openai#2", None)]
+    for label, _ in told:
+        other.hear(label, None, 905.0)
+    assert other.pick(905.0) is not None
+    other.hear("unknown", None, 905.0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from aigw import __version__
 from aigw.errors import UpstreamError
-from aigw.server.state import in_flight
+from aigw.server.state import in_flight, together
 from tests.data_port import DEMO, HELLO, KEY, request, serving
 from tests.walk import EVENTS, NoFlow, Scripted
 
@@ -103,3 +103,35 @@ async def test_not_ready(tmp_path: Path) -> None:
     """Why not."""
     async with serving(tmp_path, "[server]\nport = 0\n[admin]\nport = 0\n") as port:
         assert port.server.state()["ready"] == "no provider is configured"
+
+
+async def test_several_are_as_one(tmp_path: Path) -> None:
+    """What is counted is added up; of what each sees of one thing the worst holds; the supervisor's own word comes last."""
+    async with serving(tmp_path) as port:
+        one = port.server.state()
+    other = json.loads(json.dumps(one))
+    for told, active, state, seconds, circuit in ((one, 2, "ready", 0.0, "closed"), (other, 3, "resting", 7.0, "open")):
+        told["in_flight"] = {"exchanges": active, "streams": 1, "by_model": {"m": active}, "by_consumer": {"c": active}}
+        told["counters"]["requests"] = 10 * active
+        told["providers"][0]["pool"][0] |= {"in_flight": active, "state": state, "seconds": seconds}
+        told["providers"][0]["resting"] = [{"key": "k", "seconds": seconds, "reason": "r"}] if seconds else []
+        told["deployments"] = [
+            {"deployment": "d", "circuit": circuit, "seconds": seconds, "reason": "", "row": 0, "in_flight": active}
+            | {"good": active, "failed": 1, "first_byte": None, "first_token": seconds or None}
+        ]
+    other["ready"] = "draining"
+    both = together([one, other], {"pid": 7})
+    assert both.keys() == one.keys()
+    assert (both["pid"], both["ready"], both["counters"]["requests"]) == (7, "draining", 50)
+    assert both["in_flight"] == {"exchanges": 5, "streams": 2, "by_model": {"m": 5}, "by_consumer": {"c": 5}}
+    key = both["providers"][0]["pool"][0]
+    assert (key["in_flight"], key["state"], key["seconds"]) == (5, "resting", 7.0)
+    assert both["providers"][0]["resting"] == [{"key": "k", "seconds": 7.0, "reason": "r"}]
+    health = both["deployments"][0]
+    assert (health["circuit"], health["in_flight"], health["good"], health["failed"], health["first_token"]) == (
+        "open",
+        5,
+        5,
+        2,
+        7.0,
+    )
