@@ -1,7 +1,7 @@
 """Which wheels a build takes, and whether they are the locked ones.
 
-    python fetch_wheels.py select all|none|NAME,... LOCK   write the part of packaging/requirements-full.lock that these extras need
-    python fetch_wheels.py check LOCK FOLDER               print the path of each wheel in FOLDER that the lock names for this Python
+    python fetch_wheels.py select all|none|NAME,... LOCK   write the part of requirements-full.lock that these extras need
+    python fetch_wheels.py check LOCK FOLDER               print the path of each wheel in FOLDER that LOCK names for this Python
 
 `check` fails when one is missing or no hash of the lock is its own; what else lies in the folder is left alone.
 """
@@ -84,9 +84,13 @@ def check(lock: str, folder: Path) -> list[Path]:
         if match[3] and not applies(match[3].removeprefix(" ; ")):
             continue
         hashes = set(re.findall(r"--hash=sha256:([0-9a-f]{64})", block))
-        good = [one for one in there.get((name, match[2]), []) if hashlib.sha256(one.read_bytes()).hexdigest() in hashes and _fits(one)]
+        good = [
+            one
+            for one in there.get((name, match[2]), [])
+            if hashlib.sha256(one.read_bytes()).hexdigest() in hashes and _fits(one)
+        ]
         if not good:
-            raise SystemExit(f"error: {folder} has no wheel of {name} {match[2]} that the lock knows and this Python can use")
+            raise SystemExit(f"error: {folder} has no wheel of {name} {match[2]} of the lock for this Python")
         found.append(good[0])
     return found
 
@@ -95,7 +99,9 @@ def _fits(wheel: Path) -> bool:
     """Whether a wheel is for this version of Python. (pip chose it for this platform when it was fetched.)"""
     tags = wheel.stem.split("-")[-3]
     here = f"{sys.version_info[0]}{sys.version_info[1]}"
-    return any(tag in ("py3", f"cp{here}", f"py{here}") or (tag.startswith("cp3") and "abi3" in wheel.stem) for tag in tags.split("."))
+    return any(
+        tag in ("py3", f"cp{here}", f"py{here}") or (tag.startswith("cp3") and "abi3" in wheel.stem) for tag in tags.split(".")
+    )
 
 
 if __name__ == "__main__":

@@ -69,13 +69,16 @@ def join(launcher: Path, tree: Path, file: Path) -> None:
 
 def tar(tree: Path, file: Path, name: str) -> None:
     """Write the tree as .tar.gz."""
-    with file.open("wb") as out, gzip.GzipFile("", "wb", 9, out, mtime=0) as packed:
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for entry in entries(tree):
-                head = tarfile.TarInfo(f"{name}/{entry.name}")
-                head.size, head.mode = entry.path.stat().st_size, entry.mode
-                with entry.path.open("rb") as content:
-                    archive.addfile(head, content)
+    with (
+        file.open("wb") as out,
+        gzip.GzipFile("", "wb", 9, out, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for entry in entries(tree):
+            head = tarfile.TarInfo(f"{name}/{entry.name}")
+            head.size, head.mode = entry.path.stat().st_size, entry.mode
+            with entry.path.open("rb") as content:
+                archive.addfile(head, content)
 
 
 if __name__ == "__main__":

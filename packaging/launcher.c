@@ -310,12 +310,12 @@ int main(int count, char **given) {
   setenv("AIGW_LAUNCHER", self, 1);
   setenv("AIGW_RUNTIME", folder, 1);
   find_authorities();
-  char **arguments = calloc((size_t)count + 6, sizeof *arguments);
+  char **arguments = calloc((size_t)count + 7, sizeof *arguments);
   if (!arguments) fail("out of memory");
-  static char *ours[] = {"-I", "-S", "-m", "aigw"};
+  static char *ours[] = {"-I", "-S", "-B", "-m", "aigw"};
   arguments[0] = python;
   memcpy(arguments + 1, ours, sizeof ours);
-  memcpy(arguments + 5, given + 1, (size_t)(count - 1) * sizeof *given);
+  memcpy(arguments + 6, given + 1, (size_t)(count - 1) * sizeof *given);
   execv(python, arguments);
   if (errno == ENOENT) fail("%s is not whole (files are missing): remove it and start again", folder);
   fail("cannot start %s: %s; if it was changed, remove %s and start again", python, strerror(errno), folder);

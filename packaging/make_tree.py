@@ -32,10 +32,23 @@ from elf_path import set_path
 ROOT = Path(__file__).resolve().parent.parent
 
 LEFT_OUT = frozenset(
-    "test tests idlelib tkinter turtle.py turtledemo lib2to3 ensurepip venv pydoc_data distutils curses dbm unittest __pycache__ "
-    "site-packages dist-packages sitecustomize.py usercustomize.py EXTERNALLY-MANAGED __phello__ lib-dynload msilib".split()
+    (
+        "test",
+        "tests",
+        "idlelib",
+        "tkinter",
+        "turtle.py",
+        "turtledemo",
+        "lib2to3",
+        "ensurepip",
+        "venv",
+        "pydoc_data",
+        "distutils",
+    )
+    + ("curses", "dbm", "unittest", "msilib", "EXTERNALLY-MANAGED", "__phello__", "__pycache__", "lib-dynload")
+    + ("site-packages", "dist-packages", "sitecustomize.py", "usercustomize.py")
 )
-"""Of the standard library: tests, windows on a desktop, what builds and installs packages. `site-packages` are those of this machine."""
+"""Of the standard library: tests, windows on a desktop, what builds and installs packages, and what this machine put there."""
 
 LEFT_OUT_MODULES = ("readline", "nis", "ossaudiodev", "audioop", "spwd", "xx", "_test", "_xx", "_ctypes_test", "_tkinter", "_curses", "_dbm",
                     "_gdbm", "_crypt", "_uuid", "_lsprof")  # fmt: skip
@@ -44,7 +57,23 @@ LEFT_OUT_MODULES = ("readline", "nis", "ossaudiodev", "audioop", "spwd", "xx", "
 SOURCES = frozenset((".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".a"))
 """Files of wheels that nothing reads at run time."""
 
-C_LIBRARY = ("libc.", "libm.", "libdl.", "libpthread.", "librt.", "libutil.", "libresolv.", "libnsl.so.1", "ld-linux", "linux-vdso")
+NOT_COMPILED = ("pygments/lexers/",)
+"""Many files of which a start reads one at most: they stay sources."""
+
+C_LIBRARY = (
+    "libc.",
+    "libm.",
+    "libdl.",
+    "libpthread.",
+    "librt.",
+    "libutil.",
+    "libresolv.",
+    "libnsl.so.1",
+    "ld-linux",
+    "linux-vdso",
+)
+
+UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
 
 Origins = dict[str, str]
 """Path in the tree -> where it comes from."""
@@ -61,13 +90,20 @@ def python(tree: Path, origins: Origins) -> Path:
     stdlib = Path(sysconfig.get_path("stdlib"))
     for path in sorted(stdlib.rglob("*")):
         name = path.relative_to(stdlib)
-        if LEFT_OUT.isdisjoint(name.parts) and not name.parts[0].startswith("config-") and path.is_file() and name.suffix not in (".a", ".o", ".exe"):
+        if (
+            LEFT_OUT.isdisjoint(name.parts)
+            and not name.parts[0].startswith("config-")
+            and path.is_file()
+            and name.suffix not in (".a", ".o", ".exe")
+        ):
             put(library / name, path.read_bytes())
     modules = Path(sysconfig.get_config_var("DESTSHARED") or stdlib / "lib-dynload")
     for path in sorted(modules.glob("*.so")):
         if not path.name.startswith(LEFT_OUT_MODULES):
             put(library / "lib-dynload" / path.name, path.read_bytes())
-    (tree / "bin/python3._pth").write_text("".join(f"../lib/{version}{part}\n" for part in ("", "/lib-dynload", "/site-packages")))
+    (tree / "bin/python3._pth").write_text(
+        "".join(f"../lib/{version}{part}\n" for part in ("", "/lib-dynload", "/site-packages"))
+    )
     shared(tree, binary, sorted((library / "lib-dynload").glob("*.so")))
     for path in sorted(tree.rglob("*")):
         if path.is_file():
@@ -75,12 +111,13 @@ def python(tree: Path, origins: Origins) -> Path:
     return library / "site-packages"
 
 
-def shared(tree: Path, binary: Path, modules: list[Path]) -> None:
+def shared(tree: Path, origins: Origins) -> None:
     """Bring the shared libraries along that are not part of the C library, and let the interpreter find them."""
     if sys.platform != "linux":
         return
+    binary = tree / "bin/python3"
     needed: dict[str, str] = {}
-    for file in (binary, *modules):
+    for file in [binary, *sorted(tree.rglob("*.so"))]:
         for line in subprocess.run(["ldd", str(file)], capture_output=True, text=True, check=False).stdout.splitlines():
             name, arrow, rest = line.strip().partition(" => ")
             if rest.startswith("not found"):
@@ -89,6 +126,7 @@ def shared(tree: Path, binary: Path, modules: list[Path]) -> None:
                 needed[name] = rest.split(" (")[0]
     for name, path in sorted(needed.items()):
         put(tree / "lib/shared" / name, Path(path).read_bytes())
+        origins[f"lib/shared/{name}"] = "python"
     if needed:
         set_path(binary, "$ORIGIN/../lib/shared")
 
@@ -113,8 +151,12 @@ def install(site: Path, wheel: Path, origin: str, tree: Path, origins: Origins) 
                 raise SystemExit(f"error: {wheel.name} brings {place}, which would run code in every Python: not packed")
             path = site / place
             if path.exists():
-                raise SystemExit(f"error: {wheel.name}: {place} is there already, from {origins[path.relative_to(tree).as_posix()]}")
+                raise SystemExit(
+                    f"error: {wheel.name}: {place} is there already, from {origins[path.relative_to(tree).as_posix()]}"
+                )
             put(path, content)
+            if ".so" in path.suffixes:
+                strip(path)
             origins[path.relative_to(tree).as_posix()] = origin
 
 
@@ -130,6 +172,13 @@ def destination(name: str) -> PurePosixPath | None:
     return None if path.suffix in SOURCES or "__pycache__" in path.parts else path
 
 
+def strip(path: Path) -> None:
+    """Take names that only a debugger reads out of a shared library of a wheel: they are two thirds of it. The same file and
+    the same binutils give the same bytes, so whoever has the wheel can do it again and compare."""
+    if sys.platform == "linux":
+        subprocess.run(["strip", "--strip-unneeded", str(path)], check=True)
+
+
 def put(path: Path, content: bytes) -> None:
     """Write a file, with the folders above it, as everybody may read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,12 +187,17 @@ def put(path: Path, content: bytes) -> None:
 
 
 def compile_all(tree: Path, origins: Origins) -> None:
-    """A compiled file beside each source. What Python cannot compile (templates of old syntax) stays a source."""
+    """A compiled file beside each source, since the launcher forbids Python to write any (-B). What Python cannot compile
+    (templates of old syntax) stays a source."""
     for path in sorted((tree / "lib").rglob("*.py")):
         name = path.relative_to(tree).as_posix()
+        if any(part in name for part in NOT_COMPILED):
+            continue
         cached = path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc"
         try:
-            py_compile.compile(str(path), str(cached), name, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+            py_compile.compile(
+                str(path), str(cached), name, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+            )
         except (py_compile.PyCompileError, UnicodeDecodeError, ValueError):
             continue
         cached.chmod(0o644)
@@ -171,7 +225,9 @@ def manifest(tree: Path, origins: Origins, system: str, machine: str) -> None:
 
 def own_version(origins: Origins) -> str:
     """aigw's version, as its metadata in the tree spells it."""
-    info = next(part for name in origins for part in name.split("/") if part.startswith("aigw-") and part.endswith(".dist-info"))
+    info = next(
+        part for name in origins for part in name.split("/") if part.startswith("aigw-") and part.endswith(".dist-info")
+    )
     return info.removeprefix("aigw-").removesuffix(".dist-info")
 
 
@@ -183,6 +239,7 @@ def main(tree: Path, wheels: list[Path], own: Path, system: str, machine: str) -
     for wheel in wheels:
         install(site, wheel, wheel.name, tree, origins)
     install(site, own, "aigw", tree, origins)
+    shared(tree, origins)
     compile_all(tree, origins)
     manifest(tree, origins, system, machine)
 

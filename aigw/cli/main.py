@@ -18,6 +18,7 @@ COMMANDS = {
     # each is the module aigw/cli/NAME.py with a typer app called `app`; in 80 columns a line each
     "init": "Set up: providers, keys, a default model, a first call.",
     "serve": "Serve models' APIs at http://127.0.0.1:8080/v1.",
+    "service": "Run by systemd, from boot or login on: install, uninstall.",
     "chat": "Ask a model through the gateway, once or in a conversation.",
     "run": "Start a coding agent on it: claude, codex, opencode, qwen.",
     "connect": "What to enter in an application so that it uses the gateway.",

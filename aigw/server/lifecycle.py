@@ -32,7 +32,7 @@ from aigw.config.load import Loaded, load_with_notes
 from aigw.config.schema import Config, Server as Settings
 from aigw.errors import ConfigError
 from aigw.gateway import Gateway, Services
-from aigw.server import admin, app
+from aigw.server import admin, app, inherited
 from aigw.server.control import AlreadyServedError, Control
 from aigw.server.door import LINGER
 from aigw.server.front import Exchanges, FrontServer
@@ -205,6 +205,8 @@ class Server:
         self._front.adopt(settings, most)
 
     async def _listen_data(self, runner: web.AppRunner, config: Config) -> list[str]:
+        if given := inherited.take(config):
+            return await inherited.listen(runner, given, BACKLOG)
         return await _bind(runner, config.server.host, config.server.port, "[server]")
 
     async def _listen_admin(self, config: Config) -> list[str]:

@@ -35,7 +35,7 @@ from aigw import __version__
 from aigw.config import load
 from aigw.config.load import Loaded
 from aigw.errors import ConfigError, StoreError
-from aigw.server import admin, lifecycle
+from aigw.server import admin, inherited, lifecycle
 from aigw.server.channel import Channel, GoneError, Message
 from aigw.server.control import AlreadyServedError, Control
 from aigw.server.lifecycle import CannotListenError
@@ -93,6 +93,7 @@ class Supervisor:
         self._slots = [_Slot(number) for number in range(workers)]
         self._control = Control(data_dir)
         self._sockets: list[socket.socket] = []
+        self._given = False  # whoever started us listens at them
         self._counters: SharedCounters | None = None
         self._table = -1
         self._bound: dict[str, list[str]] = {"data": [], "admin": []}
@@ -157,6 +158,10 @@ class Supervisor:
 
     def _bind(self) -> None:
         server = self._loaded.config.server
+        if given := inherited.take(self._loaded.config):
+            self._given, self._sockets = True, given
+            self._bound["data"] = [inherited.place(one) for one in given]
+            return
         host, port = server.host.strip("[]"), server.port
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -267,7 +272,7 @@ class Supervisor:
 
     def _listening(self) -> list[socket.socket]:
         """The sockets for one worker."""
-        if not _DEALS:
+        if self._given or not _DEALS:
             return list(self._sockets)
         return [_socket(one.family, one.getsockname()) for one in self._sockets]
 
