@@ -173,7 +173,7 @@ class Pipeline:
                     route = self.canaries.route(exchange, route)
             exchange.chosen = route
             to: Sink = sink
-            if plan is not None:
+            if plan is not None and not self.limits.hold_at_once(exchange, plan, route, operation):
                 exchange.chosen = route = await self.limits.hold(exchange, plan, route, operation)
                 if exchange.hold.cap and exchange.stream:
                     to = cap = self._capped(exchange, sink)
@@ -479,13 +479,10 @@ class Pipeline:
             return None
         finally:
             if exchange.hold is not None:
-                self._settle(exchange)
-
-    def _settle(self, exchange: Exchange) -> None:
-        try:
-            self.limits.settle(exchange)
-        except Exception as error:  # noqa: BLE001 - as above
-            log.error("request %s was not settled: %s at %s", exchange.id, type(error).__name__, _where(error))
+                try:
+                    self.limits.settle(exchange)
+                except Exception as error:  # noqa: BLE001 - as above
+                    log.error("request %s was not settled: %s at %s", exchange.id, type(error).__name__, _where(error))
 
     def _make_record(self, exchange: Exchange, sink: Sink) -> Record:
         started = exchange.started

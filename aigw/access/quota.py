@@ -128,6 +128,7 @@ class Plan:
         "metered",
         "money",
         "on_budget",
+        "paid",
         "paired",
         "periods",
         "places",
@@ -160,7 +161,8 @@ class Plan:
         # What the quick way through needs: no special terms; `paired`: of two limits of a kind the tighter one is told.
         self.simple = self.paired = False
         self.periods: tuple[tuple[str, int, float, bool], ...] = ()  # key, limit, end of each budget; whether of money
-        self.metered: tuple[tuple[str, bool], ...] = ()  # keys that are settled, and whether to money
+        self.metered: tuple[str, ...] = ()  # keys that are settled to tokens
+        self.paid: tuple[str, ...] = ()  # and to money
         self.smallest = (0, 0)  # budget or window: of tokens, of nano-USD
         self.first_budget = 0  # its place among the claims
         self.floors: tuple[int, ...] = ()  # what is left of each budget when it is nearly used
@@ -201,18 +203,19 @@ class Hold(msgspec.Struct, gc=False):
 class Learned:
     """What answers of one model were like lately."""
 
-    __slots__ = ("_outputs", "_seen", "cached", "p95")
+    __slots__ = ("_outputs", "_taken", "cached", "p95", "seen")
 
     def __init__(self) -> None:
         self._outputs: deque[int] = deque(maxlen=128)
-        self._seen = 0
+        self._taken = 0
+        self.seen = 0  # answers in all; not all are taken
         self.p95 = OUTPUT
         self.cached = 0.0  # share of prompts that comes from the provider's cache
 
     def add(self, usage: Usage) -> None:
         self._outputs.append(usage.output)
-        self._seen += 1
-        if not self._seen % ENOUGH:
+        self._taken += 1
+        if not self._taken % ENOUGH:
             self.p95 = max(1, sorted(self._outputs)[len(self._outputs) * 95 // 100])
         if usage.input and (usage.cached or self.cached):
             self.cached += (usage.cached / usage.input - self.cached) / 8
@@ -263,6 +266,7 @@ class Quota:
         self._defaults, self._groups, self._counters = defaults, groups, counters
         self._prices, self._usd, self._estimate = prices, usd, estimate
         self._spent, self._resolve, self._tell, self._queue = spent, resolve, tell, queue
+        self._take: Callable[[Sequence[Claim], float], Permit] | None = getattr(counters, "take", None)
         self._plans: dict[str, Plan] = {}
         self._places: dict[tuple[str, str], Place] = {}
         self._lasting = Lasting() if previous is None else previous.lasting
@@ -388,32 +392,46 @@ class Quota:
         Raises PolicyError; waits for a place where `[limits] queue` allows it. Counters that are out of reach refuse nobody."""
         places = route.places
         if plan.simple and len(places) == 1 and (size := self._quick(exchange, plan, places[0], operation.name)) is not None:
-            # The usual way: one place, nothing special about the consumer, all of it in one function.
-            claims = _claims(plan, size)
-            try:
-                permit: Permit | None = await self._counters.hold(claims, time.time())
-            except StoreError:
-                permit = await self._known(plan, claims)
-            if permit is not None and permit.unknown:
-                permit = await self._known(plan, claims)
-            if permit is None or permit.refused is None:
-                exchange.hold = hold = Hold(plan, permit, size)
-                if permit is not None:
-                    left = permit.left
-                    if plan.paired:
-                        exchange.wire, hold.near = _wire(plan, permit), True
-                        return route
-                    exchange.wire = wire = _quick_wire(plan, left)
-                    at = plan.first_budget
-                    for floor in plan.floors if size.nano or not plan.money else ():
-                        if left[at] <= floor:
-                            hold.near = True
-                            wire.append((b"x-aigw-budget", _budget_word(plan, claims[at].key, left[at])))
-                            break
-                        at += 1
-                return route
-            raise self._refused(exchange, plan, permit)
+            permit = await self._known(plan, _claims(plan, size))
+            if permit is not None and permit.refused is not None:
+                raise self._refused(exchange, plan, permit)
+            self._granted(exchange, plan, permit, size)
+            return route
         return await self._hold_carefully(exchange, plan, route, operation)
+
+    def hold_at_once(self, exchange: Exchange, plan: Plan, route: Route, operation: Operation) -> bool:
+        """The same for most requests where the counters are in this process: without a wait. False where that is not so, or
+        something stands in the way: then nothing was held, and `hold` is to be asked."""
+        take = self._take
+        if take is None or not plan.simple or len(route.places) != 1:
+            return False
+        size = self._quick(exchange, plan, route.places[0], operation.name)
+        if size is None:
+            return False
+        permit = take(_claims(plan, size), time.time())
+        if permit.refused is not None or permit.unknown:
+            return False
+        self._granted(exchange, plan, permit, size)
+        return True
+
+    def _granted(self, exchange: Exchange, plan: Plan, permit: Permit | None, size: Size) -> None:
+        """What is held is kept, and what is left is told."""
+        exchange.hold = hold = Hold(plan, permit, size)
+        if permit is None:
+            return
+        left = permit.left
+        if plan.paired:
+            exchange.wire, hold.near = _wire(plan, permit), True
+            return
+        exchange.wire = wire = _quick_wire(plan, left)
+        if size.nano or not plan.money:
+            at = plan.first_budget
+            for floor in plan.floors:
+                if left[at] <= floor:
+                    hold.near = True
+                    wire.append((b"x-aigw-budget", _budget_word(plan, permit.claims[at].key, left[at])))
+                    break
+                at += 1
 
     def _quick(self, exchange: Exchange, plan: Plan, place: Deployment, name: str) -> Size | None:
         """The size of a request that is like most: a short one of a conversation, at a place with a plain price. None when it
@@ -666,9 +684,9 @@ class Quota:
         if hold.topped:
             self._settle_session(hold, tokens, charged)
             return
-        used: dict[str, int] = {}
-        for key, money in plan.metered:
-            used[key] = charged if money else tokens
+        used = dict.fromkeys(plan.metered, tokens)
+        if plan.money:
+            used.update(dict.fromkeys(plan.paid, charged))
         if permit is not None:
             self._counters.settle(permit, used)
         if plan.budgets:
@@ -681,8 +699,11 @@ class Quota:
             for key in plan.gauges:
                 self._lasting.turns.free(key)
         if usage is not None and usage.output and plan.counts and not usage.estimated and exchange.failure is None:
-            key2 = (exchange.provider, exchange.model)
-            (self._places.get(key2) or self._known_place(key2)).learned.add(usage)
+            key = (exchange.provider, exchange.model)
+            learned = (self._places.get(key) or self._known_place(key)).learned
+            learned.seen += 1
+            if learned.seen <= ENOUGH or not learned.seen % 4:  # once it is known, a sample is enough
+                learned.add(usage)
 
     def _look_at(self, hold: Hold, used: Mapping[str, int]) -> None:
         """Whether a budget is nearly used now; and what was used of one that was not held."""
@@ -938,7 +959,8 @@ def _share(permit: Permit, plan: Plan) -> float:
 def _prepare(plan: Plan, *, queue: float) -> None:
     """What the quick way looks up."""
     plan.simple = not (plan.hard or plan.on_budget is not None or plan.max_output or (queue and plan.places))
-    plan.metered = (*((key, False) for key, _ in plan.tokens), *((window.key, window.money) for window in plan.budgets))
+    plan.metered = (*(key for key, _ in plan.tokens), *(window.key for window in plan.budgets if not window.money))
+    plan.paid = tuple(window.key for window in plan.budgets if window.money)
     plan.smallest = (
         min([limit for _, limit in plan.tokens] + [window.limit for window in plan.budgets if not window.money], default=2**62),
         min([window.limit for window in plan.budgets if window.money], default=2**62),

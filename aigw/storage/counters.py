@@ -66,23 +66,31 @@ class MemoryCounters:
         self._periods: dict[str, _Period] = {}
 
     async def hold(self, claims: Sequence[Claim], now: float) -> Permit:
-        """Never waits: nothing else runs between the check and the count, which is what makes it atomic."""
+        return self.take(claims, now)
+
+    def take(self, claims: Sequence[Claim], now: float) -> Permit:
+        """`hold`, at once: nothing else runs between the check and the count, which is what makes it atomic."""
         held: list[Window | _Period | None] = []
         left: list[int] = []
         index = known = 0
+        periods = self._periods
         for claim in claims:
-            length, amount = claim.window, claim.amount
+            amount = claim.amount
             if claim.ends:
-                period = self._periods.get(claim.key)
+                period = periods.get(claim.key)
                 if period is None:
                     self._undo(claims, held)
-                    return Permit(unknown=[one.key for one in claims if one.ends and one.key not in self._periods])
-                free = claim.limit - period.used - amount
+                    return Permit(unknown=[one.key for one in claims if one.ends and one.key not in periods])
+                used = period.used + amount
+                free = claim.limit - used
                 if free < 0:
                     return self._refused(claims, held, claim, claim.ends - now, now)
-                period.used += amount
+                period.used = used
                 held.append(period)
-            elif not length:
+                left.append(free)
+                continue
+            length = claim.window
+            if not length:
                 used = self._gauges.get(claim.key, 0) + amount
                 free = claim.limit - used
                 if free < 0:
@@ -149,6 +157,8 @@ class MemoryCounters:
                 continue
             if claim.ends:
                 taken.used += took - claim.amount
+            elif taken.index * claim.window <= now:  # it is still the same window
+                taken.used = max(0, taken.used + took - claim.amount)
             else:
                 taken.correct(int(now // claim.window), took - claim.amount)
 
