@@ -21,9 +21,10 @@ import msgspec
 
 from aigw.access import authenticate
 from aigw.access.authenticate import Directory
+from aigw.access.permissions import Permissions
 from aigw.access.quota import Quota
 from aigw.attempt import Attempter
-from aigw.config import followed, secrets
+from aigw.config import followed, secrets, terms
 from aigw.config.load import ConfigErrors, Loaded
 from aigw.config.schema import (
     Alert as AlertTable,
@@ -36,10 +37,10 @@ from aigw.config.schema import (
     Upstream,
 )
 from aigw.config.scrub import Scrubber
-from aigw.consumer import Caller, Terms
+from aigw.consumer import Caller
 from aigw.deployment import ProviderKey
 from aigw.errors import ConfigError, UpstreamError
-from aigw.exchange import Receiver, UpstreamRequest
+from aigw.exchange import Receiver, UpstreamRequest, Usage
 from aigw.failover import Failover
 from aigw.hooks import Event, Listener
 from aigw.metering import usage as metering
@@ -54,7 +55,7 @@ from aigw.providers.proxy import proxy_for
 from aigw.providers.rate_headers import allowance
 from aigw.routing.canaries import Canaries
 from aigw.routing.health import Board, Settings as CircuitSettings
-from aigw.routing.key_pool import KeyPool
+from aigw.routing.key_pool import KeyPool, Lasting
 from aigw.routing.live_models import LiveModels
 from aigw.routing.rests import Rests
 from aigw.routing.retry import Rules
@@ -146,6 +147,8 @@ class Services:
         self.stateful = Stateful(self.store)
         self.metrics = Metrics(self._readings)
         self.active = 0
+        self.hear: Callable[[bytes], None] = lambda message: None
+        """Takes what other nodes found out."""
         self.on_config: Callable[[], None] = lambda: None
         """Called when a config has come from the store ([storage] config)."""
         self.refused: Callable[[], int] = int  # connections that were not let in, once there is a listener
@@ -171,6 +174,7 @@ class Services:
             self._begin("config", self._follow_config())
         self._begin("consumers", authenticate.follow(self.store, self.directory))
         self._begin("canaries", self.canaries.follow())
+        self._begin("counters", self._open_counters())
         self._begin("consumer cache", self._keep_consumers())
         self._begin("housekeeping", self._keep_house())
         self._begin("alerts", self.alerts.run())
@@ -185,6 +189,16 @@ class Services:
         while (self.journal.pending or not self.journal.caught_up) and time.perf_counter() < until:  # noqa: ASYNC110 - rarely
             await asyncio.sleep(0.05)
         return await self.store.spent(holders, since)
+
+    async def _open_counters(self) -> None:
+        """Connect to those that nodes share, before the first request; and hear what other nodes find out."""
+        await self.counters.read([])
+        news = getattr(self.counters, "news", None)
+        if news is not None:
+            await news(self._heard)
+
+    def _heard(self, message: bytes) -> None:
+        self.hear(message)  # of the gateway that serves now
 
     async def _follow_config(self) -> None:
         """The store's newest config, onto the disk, from where it is served."""
@@ -374,6 +388,12 @@ class Gateway:
         prices = PriceBook(config.prices, {name: provider.price_id for name, provider in self.providers.items()})
         self.board: Board = previous.board if previous is not None else Board()
         self.board.reconfigure(circuits(config.circuit))
+        if hasattr(services.counters, "publish"):
+            self.board.tell = self._tell_circuit
+            for health in self.board.known.values():
+                health.tell = self._tell_circuit
+            for name, pool in self.pools.items():
+                pool.tell = self._teller(name)
         attempter = Attempter(services.transport, prices, services.scrubber, lossless=config.server.lossy == "deny")
         failover = Failover(
             self.providers,
@@ -384,9 +404,11 @@ class Gateway:
             budget=previous.pipeline.failover.budget if previous is not None else None,
         )
         currencies = Currencies(config.currencies)
+        defaults = terms.terms(config.limits)
+        groups = {name: terms.terms(group) for name, group in config.groups.items()}
         limits = Quota(
-            Terms(rpm=config.limits.rpm, concurrency=config.limits.concurrency),
-            {},
+            defaults,
+            groups,
             services.counters,
             prices=prices,
             usd=currencies.usd,
@@ -401,6 +423,13 @@ class Gateway:
             failover=failover,
             directory=services.directory,
             limits=limits,
+            permissions=Permissions(
+                groups,
+                config.model_groups,
+                residency=lambda name: one.residency if (one := self.providers.get(name)) is not None else "",
+                priced=_output_price(prices, currencies.usd),
+                most_output=defaults.max_output or 0,
+            ),
             currencies=currencies,
             table=self.table,
             providers=self.providers,
@@ -440,6 +469,37 @@ class Gateway:
         works = {"models": self._follow_models(), "key rests": self._rests.follow(), "key checks": self._check_keys()}
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(work, name=name) for name, work in works.items()]
+
+    def tell_nodes(self, what: str, **more: Any) -> None:
+        """Tell those on other machines what this one found out about a provider; where nodes share nothing, nobody."""
+        publish = getattr(self.services.counters, "publish", None)
+        if publish is not None:
+            publish(msgspec.json.encode({"what": what, "node": self.services.canaries.node, **more}))
+
+    def heard(self, message: bytes) -> None:
+        """What another node found out: a key that must rest (or need not any more), a circuit that opened or closed."""
+        now = time.perf_counter()
+        try:
+            news = msgspec.json.decode(message)
+            if news["node"] == self.services.canaries.node:
+                return
+            if news["what"] == "circuit":
+                self.board.of(news["deployment"]).hear(news["seconds"], news["opened"], news["reason"], now)
+            elif news["what"] == "rest" and news["provider"] in self.pools:
+                rest = news["rest"]
+                self.pools[news["provider"]].hear(news["label"], None if rest is None else tuple(rest), now)
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+            log.debug("news of another node were not understood: %s", type(error).__name__)
+
+    def _tell_circuit(self, deployment: str, seconds: float, opened: int, reason: str) -> None:
+        self.tell_nodes("circuit", deployment=deployment, seconds=seconds, opened=opened, reason=reason)
+
+    def _teller(self, provider: str) -> Callable[[str, Lasting | None], None]:
+        def tell(label: str, rest: Lasting | None) -> None:
+            known = None if rest is None else (rest.seconds, rest.reason, rest.row, rest.alone)
+            self.tell_nodes("rest", provider=provider, label=label, rest=known)
+
+        return tell
 
     async def remember(self) -> None:
         """Which keys rested when the last process ended."""
@@ -652,6 +712,19 @@ def _key(table: ProviderTable, written: str | KeyTable, label: str, secret: str)
         tpm=written.tpm or 0,
         models=written.models,
     )
+
+
+def _output_price(prices: PriceBook, usd: Callable[[int, str], int]) -> Callable[[str, str], float | None]:
+    """US dollars for a million output tokens of a model at a provider; None where nobody knows."""
+
+    def price(provider: str, model: str) -> float | None:
+        at = time.time()
+        thousand, none = (prices.price(provider, (model,), Usage(output=count), at) for count in (1000, 0))
+        if thousand is None or none is None:
+            return None
+        return usd(thousand.nano - none.nano, thousand.currency) / 1e6  # nano for a thousand -> whole for a million
+
+    return price
 
 
 def messenger(config: Config, http: HttpTransport) -> Messenger:

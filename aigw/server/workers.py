@@ -83,10 +83,14 @@ class WorkerGateway(Gateway):
             pool.tell = self._teller(name)
 
     def _tell_circuit(self, deployment: str, seconds: float, opened: int, reason: str) -> None:
+        super()._tell_circuit(deployment, seconds, opened, reason)
         self._channel.tell("circuit", deployment=deployment, seconds=seconds, opened=opened, reason=reason)
 
     def _teller(self, provider: str) -> Any:
+        tell_nodes = super()._teller(provider)
+
         def tell(label: str, rest: Lasting | None) -> None:
+            tell_nodes(label, rest)
             known = None if rest is None else (rest.seconds, rest.reason, rest.row, rest.alone)
             self._channel.tell("rest", provider=provider, label=label, rest=known)
 

@@ -28,7 +28,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import NamedTuple
@@ -38,6 +38,7 @@ from aigw.storage.base import Claim, Permit
 from aigw.storage.counters import GAUGE_RETRY, LONGEST_SLIDING, Window, wait_for
 from aigw.storage.redis_away import Away
 from aigw.storage.redis_line import Line
+from aigw.storage.redis_news import CHANNEL, listen
 
 log = logging.getLogger("aigw.storage")
 
@@ -601,6 +602,17 @@ class RedisCounters:
             log.error("%s; %s", why, _MEANWHILE[self._mode])
         line.closed.set()
 
+    # --- what nodes tell each other -----------------------------------------------------------------------------------
+
+    def publish(self, message: bytes) -> None:
+        """Tell all other nodes, if Redis answers; whether they heard it nobody knows."""
+        if self._line is not None:
+            self._line.ask(b"PUBLISH", CHANNEL, message).add_done_callback(_heeded)
+
+    async def news(self, hear: Callable[[bytes], None]) -> None:
+        """Hand what nodes publish (this one, too) to *hear*, until cancelled."""
+        await listen(self._url, hear)
+
     async def sweep(self, now: float) -> None:
         """Redis forgets by itself; dead nodes are looked for with each sign of life."""
 
@@ -626,6 +638,12 @@ _MEANWHILE = {
     "open": "limits do not hold meanwhile",
     "refuse": "requests with limits are refused meanwhile",
 }
+
+
+def _heeded(answer: asyncio.Future[object]) -> None:
+    """A message that is lost is no harm."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _refusal(claims: Sequence[Claim], reply: list[int], now: float) -> Permit:

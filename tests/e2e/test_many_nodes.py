@@ -3,40 +3,46 @@ is told the others know. Real processes, each with a folder of its own."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
-import signal
+import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pytest
+from msgspec.structs import replace
 
-from aigw.storage.counters import LONGEST_SLIDING
+from aigw.consumer import Budget, Terms
+from aigw.storage.base import Store
+from aigw.storage.open import open_store
+from tests.e2e.far_side import FarSide, answer, completion, provider, route
+from tests.e2e.test_budgets import BODY, ONE, config, pays
 from tests.e2e.world import HELLO, Gateway, ask, eventually
+from tests.loopback import Peer, Request
 from tests.servers import Redis
 
-FLEET = """\
-[providers.demo]
-[prices."demo/*"]
-input = 0.0
-output = 0.0
-request = 0.01
-"""
+T = TypeVar("T")
+
+FLEET = "[providers.demo]\n"
 
 
 class Nodes:
     """Several `aigw serve` on one database and one Redis."""
 
-    def __init__(self, folder: Path, database: str, redis: str, number: int = 3, workers: int = 1, more: str = "") -> None:
+    def __init__(
+        self, folder: Path, database: str, redis: str, number: int = 3, workers: int = 1, base: str = FLEET, more: str = ""
+    ) -> None:
+        self.database = database
         storage = f'[storage]\nurl = "env:DATABASE_URL"\ncounters = "env:REDIS_URL"\n{more}'
         self.nodes = [
             Gateway(
                 folder / str(index),
-                f"{FLEET}{storage}",
+                f"{base}{storage}",
                 server=f"workers = {workers}\n",
                 DATABASE_URL=database,
                 REDIS_URL=redis,
@@ -50,12 +56,30 @@ class Nodes:
             node.start()
         return self
 
-    def create_key(self, name: str, *flags: str) -> str:
-        """Known to every node, and to each of its workers."""
-        self.key = str(self.nodes[0].create_key(name, *flags)["key"])
+    def create_key(self, name: str, terms: Terms | None = None) -> tuple[str, str]:
+        """A consumer's id and key."""
+        self.key = str(self.nodes[0].create_key(name)["key"])
         for node in self.nodes:
             node.key = self.key
-        return self.key
+
+        async def change(store: Store) -> str:
+            consumer = await store.consumer(name)
+            assert consumer is not None
+            if terms is not None:
+                await store.put_consumer(replace(consumer, terms=terms))
+            return consumer.id
+
+        return self.in_store(change), self.key
+
+    def in_store(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        async def run() -> T:
+            store = open_store(self.database, self.nodes[0].data_dir)
+            try:
+                return await work(store)
+            finally:
+                await store.close()
+
+        return asyncio.run(run())
 
     def all_know(self, key: str) -> None:
         for node in self.nodes:
@@ -87,7 +111,7 @@ def storm(nodes: list[Gateway], key: str, requests: int, threads: int = 24) -> C
                 with lock:
                     if next(left, None) is None:
                         return
-                answer = ask(connection, HELLO, headers=node.headers(key=key))
+                answer = ask(connection, BODY, headers=node.headers(key=key))
                 with lock:
                     found[answer.status] += 1
         except BaseException as error:  # noqa: BLE001 - shown at the end
@@ -111,37 +135,40 @@ def own() -> Iterator[Redis]:
         yield server
 
 
-def limited(nodes: Nodes, name: str, consumer: str) -> str:
-    """A consumer of the config, on every node."""
-    key = f"sk-key-of-{name}"
-    for node in nodes.nodes:
-        text = node.config.read_text().partition("[providers.demo]")[2]
-        node.write_config(f'[providers.demo]{text}\n[consumers.{name}]\nkey = "{key}"\n{consumer}')
-    return key
-
-
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_limits_hold_across_nodes(tmp_path: Path, postgres: str, redis: Redis, workers: int) -> None:
-    """A budget for a hundred requests, and 900 of them on three nodes: a hundred pass. The same for requests a minute. Redis is
-    asked once for each request, and settled with in the background; the sums in the database agree."""
-    nodes = Nodes(tmp_path, postgres, redis.url, workers=workers)
-    rich = limited(nodes, "rich", 'budgets = ["1usd/total"]\n')
-    busy = limited(nodes, "busy", "rpm = 100\n")
-    try:
-        nodes.start()
-        nodes.all_know(rich)
-        assert storm(nodes.nodes, rich, 900) == {200: 100, 429: 800}
-        while time.time() % LONGEST_SLIDING % 60 > 45:  # all of it in one minute
-            time.sleep(0.5)
-        assert storm(nodes.nodes, busy, 300) == {200: 100, 429: 200}
-        spent = lambda: nodes.nodes[0].stats("consumer")  # noqa: E731
-        eventually(lambda: any(row.get("requests") == 900 for row in rows(spent())), within=20, every=0.3)
-    finally:
-        nodes.close()
+    """A budget for a hundred requests, and a thousand of them on three nodes: a hundred pass, and that is what was spent. The
+    same for requests a minute. Redis is asked once for each, and nothing at all for what has no limits."""
+    with FarSide() as far:
+        far.scripts["paid"] = pays
+        nodes = Nodes(tmp_path, postgres, redis.url, workers=workers, base=config(far))
+        try:
+            rich, rich_key = nodes.create_key("rich", Terms(budgets=(Budget(100 * ONE, "usd", "total"),)))
+            _, busy_key = nodes.create_key("busy", Terms(rpm=100))
+            _, free_key = nodes.create_key("free")
+            nodes.start()
+            nodes.all_know(rich_key)
+            before = scripts(redis)
+            assert storm(nodes.nodes, free_key, 60) == {200: 60}
+            assert scripts(redis) - before < 60
+            before = scripts(redis)
+            assert storm(nodes.nodes, rich_key, 1000) == {200: 100, 429: 900}
+            assert len(far.seen["paid"]) == 160
+            asked = scripts(redis) - before
+            assert 1000 <= asked < 1400, asked  # holds; and settlements of 100, and signs of life
+            eventually(
+                lambda: nodes.in_store(lambda store: store.spent([rich], 0)).get(rich, (0, 0))[0] == 100 * ONE, within=30
+            )
+            while time.time() % 60 > 45:  # all of it in one minute
+                time.sleep(0.5)
+            assert storm(nodes.nodes, busy_key, 300) == {200: 100, 429: 200}
+        finally:
+            nodes.close()
 
 
-def rows(stats: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(stats["rows"])
+def scripts(redis: Redis) -> int:
+    """Scripts that it ran, ever."""
+    return int(re.search(r"cmdstat_evalsha:calls=(\d+)", redis.ask("INFO", "commandstats"))[1])  # type: ignore[index]
 
 
 def test_a_revoked_key_is_refused_everywhere_within_a_second(tmp_path: Path, postgres: str, redis: Redis) -> None:
@@ -149,7 +176,7 @@ def test_a_revoked_key_is_refused_everywhere_within_a_second(tmp_path: Path, pos
     nodes = Nodes(tmp_path, postgres, redis.url)
     try:
         nodes.start()
-        key = nodes.create_key("alice")
+        _, key = nodes.create_key("alice")
         nodes.all_know(key)
         assert nodes.nodes[1].aigw("keys", "revoke", "alice", "--yes").returncode == 0
         time.sleep(1)
@@ -161,41 +188,51 @@ def test_a_revoked_key_is_refused_everywhere_within_a_second(tmp_path: Path, pos
 
 def test_redis_goes_and_comes_back(tmp_path: Path, postgres: str, own: Redis) -> None:
     """Nobody is refused for it; back and empty, budgets are read from the database: what was used before counts."""
-    nodes = Nodes(tmp_path, postgres, own.url, 2)
-    key = limited(nodes, "rich", 'budgets = ["1usd/total"]\n')
-    try:
-        nodes.start()
-        nodes.all_know(key)
-        assert storm(nodes.nodes, key, 30, 4) == {200: 30}
-        own.stop()
-        assert storm(nodes.nodes, key, 20, 4) == {200: 20}
-        own.start()
-        time.sleep(4)
-        assert storm(nodes.nodes, key, 100, 4) == {200: 50, 429: 50}
-    finally:
-        nodes.close()
+    with FarSide() as far:
+        far.scripts["paid"] = pays
+        nodes = Nodes(tmp_path, postgres, own.url, 2, base=config(far))
+        try:
+            holder, key = nodes.create_key("rich", Terms(budgets=(Budget(100 * ONE, "usd", "total"),)))
+            nodes.start()
+            nodes.all_know(key)
+            assert storm(nodes.nodes, key, 30, 4) == {200: 30}
+            own.stop()
+            assert storm(nodes.nodes, key, 20, 4) == {200: 20}
+            own.start()
+            for node in nodes.nodes:
+                node.said("Redis began anew")
+                eventually(lambda node=node: node.metrics()["aigw_counters_up"] == 1)
+            assert storm(nodes.nodes, key, 100, 4) == {200: 50, 429: 50}
+            eventually(lambda: nodes.in_store(lambda store: store.spent([holder], 0))[holder][0] == 100 * ONE, within=30)
+        finally:
+            nodes.close()
 
 
 def test_a_killed_node_holds_nothing(tmp_path: Path, postgres: str, redis: Redis) -> None:
     """kill -9 with requests under way: their places are free again when its heartbeat is missed."""
-    nodes = Nodes(tmp_path, postgres, redis.url, 2)
-    key = limited(nodes, "few", "concurrency = 2\n")
-    slow = {"model": "demo", "messages": [{"role": "user", "content": "[demo] delay=60000"}], "stream": True}
-    try:
-        nodes.start()
-        nodes.all_know(key)
-        first, second = nodes.nodes
-        held = [http.client.HTTPConnection("127.0.0.1", first.port, timeout=60) for _ in range(2)]
-        for connection in held:
-            connection.request("POST", "/v1/chat/completions", json.dumps(slow), first.headers(key=key))
-        eventually(lambda: second.ask(HELLO, key=key).status == 429)
-        first.process.send_signal(signal.SIGKILL)
-        first.wait()
-        for connection in held:
-            connection.close()
-        eventually(lambda: second.ask(HELLO, key=key).status == 200, within=60, every=0.3)
-    finally:
-        nodes.close()
+
+    async def hangs(peer: Peer, request: Request, number: int) -> None:
+        await (asyncio.sleep(600) if number < 2 else pays(peer, request, number))
+
+    with FarSide() as far:
+        far.scripts["paid"] = hangs
+        nodes = Nodes(tmp_path, postgres, redis.url, 2, base=config(far))
+        try:
+            _, key = nodes.create_key("few", Terms(concurrency=2))
+            nodes.start()
+            nodes.all_know(key)
+            first, second = nodes.nodes
+            held = [http.client.HTTPConnection("127.0.0.1", first.port, timeout=60) for _ in range(2)]
+            for connection in held:
+                connection.request("POST", "/v1/chat/completions", json.dumps(BODY), first.headers(key=key))
+            eventually(lambda: len(far.seen["paid"]) == 2)
+            assert second.ask(BODY, key=key).status == 429
+            first.kill()
+            for connection in held:
+                connection.close()
+            eventually(lambda: second.ask(BODY, key=key).status == 200, within=60, every=0.3)
+        finally:
+            nodes.close()
 
 
 def test_one_config_for_all_nodes(tmp_path: Path, postgres: str, redis: Redis) -> None:
@@ -247,3 +284,36 @@ def test_one_config_for_all_nodes(tmp_path: Path, postgres: str, redis: Redis) -
         assert "sk-a-secret" not in done.stderr
     finally:
         nodes.close()
+
+
+def test_a_key_that_must_rest_is_left_alone_by_all(tmp_path: Path, postgres: str, redis: Redis) -> None:
+    """One node's 429 is enough: the others use the other key at once."""
+
+    async def limits_the_first(peer: Peer, request: Request, number: int) -> None:
+        if request.headers[b"authorization"].endswith(b"1"):
+            await peer.send(answer(429, {"error": {"message": "slow down"}}, "retry-after: 60"))
+        else:
+            await peer.send(answer(200, completion()))
+
+    with FarSide() as far:
+        far.scripts["two"] = limits_the_first
+        nodes = Nodes(tmp_path, postgres, redis.url, 3, base=provider("two", far.url("two"), keys=2) + route("two"))
+        try:
+            _, key = nodes.create_key("alice")
+            nodes.start()
+            nodes.all_know(key)
+            eventually(lambda: all(node.metrics().get("aigw_counters_nodes") == 3 for node in nodes.nodes), within=30)
+            first, *others = nodes.nodes
+            body = BODY | {"model": "two"}
+            while not any(request.key.endswith("1") for request in far.seen["two"]):
+                assert first.ask(body, key=key).status == 200
+            resting = 'aigw_provider_keys{provider="two",state="resting"}'
+            for node in others:
+                eventually(lambda node=node: node.metrics().get(resting) == 1)
+            asked = len(far.seen["two"])
+            for node in others:
+                for _ in range(10):
+                    assert node.ask(body, key=key).status == 200
+            assert len(far.seen["two"]) == asked + 20
+        finally:
+            nodes.close()
