@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 
 from aigw.cli import control
-from tests.e2e.far_side import FarSide
+from aigw.consumer import Budget, Terms
+from tests.e2e.far_side import FarSide, answer
+from tests.e2e.test_budgets import ONE, PAID, config, give, in_store, many as at_once, pays
 from tests.e2e.world import DEMO, HELLO, Answer, Gateway, eventually
 from tests.loopback import Peer, Request
 
@@ -327,3 +329,48 @@ def test_a_key_that_rests_rests_for_all(own: Own) -> None:
         assert len(far.seen["slow"]) == asked
         assert state(gateway)["providers"][0]["resting"][0]["reason"] == "provider_rate_limited"
         assert gateway.stop() == 0
+
+
+def test_a_budget_is_one_budget(own: Own) -> None:
+    """A thousand at once ask four workers for what a hundred may have: exactly a hundred pass, and the records say the same."""
+    with FarSide() as far:
+        far.scripts["paid"] = pays
+        gateway = own(config(far), server="workers = 4")
+        holder, key = give(gateway, "alice", Terms(budgets=(Budget(100 * ONE, "usd", "month"),)))
+        gateway.start()
+        told: Counter[tuple[int, str]] = Counter()
+        for _ in range(4):
+            told += at_once(gateway, key, 250)
+        assert told == {(200, ""): 100, (429, "policy_budget_exhausted"): 900}
+        assert len(far.seen["paid"]) == 100
+        assert gateway.stop() == 0
+        assert in_store(gateway, lambda store: store.spent([holder], 0))[holder][0] == 100 * ONE
+
+
+def test_a_budget_after_a_worker_was_killed(own: Own) -> None:
+    """What it held for requests under way is there for others; what was recorded stays used: to the last request."""
+    hanging = asyncio.Event()
+
+    async def some_hang(peer: Peer, request: Request, number: int) -> None:
+        if number >= 30 and not hanging.is_set() and number < 50:
+            await hanging.wait()
+        with contextlib.suppress(ConnectionError):
+            await peer.send(answer(200, PAID))
+
+    with FarSide() as far:
+        far.scripts["paid"] = some_hang
+        gateway = own(config(far), server="workers = 2")
+        holder, key = give(gateway, "bob", Terms(budgets=(Budget(100 * ONE, "usd", "month"),)))
+        gateway.start()
+        assert at_once(gateway, key, 30) == {(200, ""): 30}
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(at_once, gateway, key, 20)
+            eventually(lambda: len(far.seen["paid"]) == 50)
+            for pid in pids(gateway):
+                os.kill(pid, signal.SIGKILL)
+            assert waiting.result() == {(0, ""): 20}
+        all_serve(gateway, 2)
+        told = at_once(gateway, key, 100)
+        assert told == {(200, ""): 70, (429, "policy_budget_exhausted"): 30}
+        assert gateway.stop() == 0
+        assert in_store(gateway, lambda store: store.spent([holder], 0))[holder][0] == 100 * ONE
