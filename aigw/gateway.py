@@ -466,6 +466,7 @@ class Gateway:
     def start(self) -> None:
         """Begin to ask providers for their models, and to look after keys that rest long."""
         self.services.pools, self.services.limits = self.pools, self.pipeline.limits
+        self.services.hear = self.heard
         works = {"models": self._follow_models(), "key rests": self._rests.follow(), "key checks": self._check_keys()}
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(work, name=name) for name, work in works.items()]
