@@ -1,8 +1,8 @@
 """Let a program find its shared libraries beside itself: `set_path(program, "$ORIGIN/../lib/shared")`.
 
 Writes a DT_RPATH into a 64-bit little-endian ELF file, without moving anything: the text goes into the unused end of a page
-that is mapped anyway, the entry into one of the empty ones that linkers leave in the dynamic section. RPATH, not RUNPATH: it also
-holds for the libraries of extension modules that the program loads later, and comes before LD_LIBRARY_PATH.
+that is mapped anyway, the entry into one of the empty ones that linkers leave in the dynamic section. RPATH, not RUNPATH: it
+also holds for the libraries of extension modules that the program loads later, and comes before LD_LIBRARY_PATH.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which wheels a build takes, and whether they are the locked ones.
 
     python fetch_wheels.py select all|none|NAME,... LOCK   write the part of requirements-full.lock that these extras need
-    python fetch_wheels.py check LOCK FOLDER               print the path of each wheel in FOLDER that LOCK names for this Python
+    python fetch_wheels.py check LOCK FOLDER               print the wheels in FOLDER that LOCK names for this Python
 
 `check` fails when one is missing or no hash of the lock is its own; what else lies in the folder is left alone.
 """

@@ -98,6 +98,7 @@ static void check_payload(void) {
 
 /* --- reading the payload --- */
 static z_stream stream;
+static int finished;
 static void take(void *to, size_t size) {
   static unsigned char block[BLOCK];
   static uint64_t used;
@@ -109,7 +110,8 @@ static void take(void *to, size_t size) {
       used += (uint64_t)n, stream.next_in = block, stream.avail_in = (uInt)n;
     }
     int result = inflate(&stream, Z_NO_FLUSH);
-    if (result != Z_OK && !(result == Z_STREAM_END && !stream.avail_out)) fail("%s holds what is not ours: download it again", self);
+    finished = result == Z_STREAM_END;
+    if (result != Z_OK && !(finished && !stream.avail_out)) fail("%s holds what is not ours: download it again", self);
   }
 }
 
@@ -139,7 +141,8 @@ static void unpack(void) {
   if (!mkdtemp(half)) { *half = 0; cannot_write(base); }
   size_t prefix = (size_t)snprintf(path, sizeof path, "%s/", half);
   if (inflateInit(&stream) != Z_OK) fail("out of memory");
-  for (uint64_t done = 0; done < trailer.unpacked; done += 16 + head.name + head.size) {
+  uint64_t done = 0;
+  for (; done < trailer.unpacked; done += 16 + head.name + head.size) {
     take(&head, 16);
     if (head.name == 0 || head.name >= PATH_MAX) fail("%s holds what is not ours: download it again", self);
     take(path + prefix, head.name), path[prefix + head.name] = 0;
@@ -161,6 +164,8 @@ static void unpack(void) {
     }
     if (fchmod(out, head.mode & 0755) || close(out)) cannot_write(path);
   }
+  stream.next_out = block, stream.avail_out = 1; /* what follows must be the end */
+  if (done != trailer.unpacked || (!finished && (inflate(&stream, Z_NO_FLUSH) != Z_STREAM_END || !stream.avail_out))) fail("%s holds what is not ours: download it again", self);
   inflateEnd(&stream);
   int at = open(half, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (at < 0 || fchmod(at, 0755) || syncfs(at)) cannot_write(half); /* or a power cut could leave empty files under a good name */

@@ -33,45 +33,29 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LEFT_OUT = frozenset(
     (
-        "test",
-        "tests",
-        "idlelib",
-        "tkinter",
-        "turtle.py",
-        "turtledemo",
-        "lib2to3",
-        "ensurepip",
-        "venv",
-        "pydoc_data",
-        "distutils",
+        *("test", "tests", "idlelib", "tkinter", "turtle.py", "turtledemo", "lib2to3", "ensurepip", "venv", "pydoc_data"),
+        *("distutils", "curses", "dbm", "unittest", "msilib", "EXTERNALLY-MANAGED", "__phello__", "__pycache__"),
+        *("lib-dynload", "site-packages", "dist-packages", "sitecustomize.py", "usercustomize.py"),
     )
-    + ("curses", "dbm", "unittest", "msilib", "EXTERNALLY-MANAGED", "__phello__", "__pycache__", "lib-dynload")
-    + ("site-packages", "dist-packages", "sitecustomize.py", "usercustomize.py")
 )
-"""Of the standard library: tests, windows on a desktop, what builds and installs packages, and what this machine put there."""
+"""Of the standard library: tests, windows on a desktop, what installs packages, and what this machine put there."""
 
-LEFT_OUT_MODULES = ("readline", "nis", "ossaudiodev", "audioop", "spwd", "xx", "_test", "_xx", "_ctypes_test", "_tkinter", "_curses", "_dbm",
-                    "_gdbm", "_crypt", "_uuid", "_lsprof")  # fmt: skip
+LEFT_OUT_MODULES = (
+    *("readline", "nis", "ossaudiodev", "audioop", "spwd", "xx", "_test", "_xx", "_ctypes_test", "_tkinter", "_curses"),
+    *("_dbm", "_gdbm", "_crypt", "_uuid", "_lsprof"),
+)
 """Beginnings of extension modules' names. readline is the GPL's; the others are old, for tests, or have a twin in Python."""
 
 SOURCES = frozenset((".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".a"))
 """Files of wheels that nothing reads at run time."""
 
+LEFT_OUT_OF_WHEELS = ("frozenlist/_frozenlist.",)
+"""Beginnings of paths. This one has a twin in Python, and is the only one that would need the C++ library."""
+
 NOT_COMPILED = ("pygments/lexers/",)
 """Many files of which a start reads one at most: they stay sources."""
 
-C_LIBRARY = (
-    "libc.",
-    "libm.",
-    "libdl.",
-    "libpthread.",
-    "librt.",
-    "libutil.",
-    "libresolv.",
-    "libnsl.so.1",
-    "ld-linux",
-    "linux-vdso",
-)
+C_LIBRARY = ("libc.", "libm.", "libdl.", "libpthread.", "librt.", "libutil.", "libresolv.", "ld-linux", "linux-vdso")
 
 UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
 
@@ -104,7 +88,6 @@ def python(tree: Path, origins: Origins) -> Path:
     (tree / "bin/python3._pth").write_text(
         "".join(f"../lib/{version}{part}\n" for part in ("", "/lib-dynload", "/site-packages"))
     )
-    shared(tree, binary, sorted((library / "lib-dynload").glob("*.so")))
     for path in sorted(tree.rglob("*")):
         if path.is_file():
             origins[path.relative_to(tree).as_posix()] = "python"
@@ -151,9 +134,7 @@ def install(site: Path, wheel: Path, origin: str, tree: Path, origins: Origins) 
                 raise SystemExit(f"error: {wheel.name} brings {place}, which would run code in every Python: not packed")
             path = site / place
             if path.exists():
-                raise SystemExit(
-                    f"error: {wheel.name}: {place} is there already, from {origins[path.relative_to(tree).as_posix()]}"
-                )
+                raise SystemExit(f"error: {wheel.name}: {place} is there already")
             put(path, content)
             if ".so" in path.suffixes:
                 strip(path)
@@ -169,7 +150,8 @@ def destination(name: str) -> PurePosixPath | None:
         if path.parts[1] not in ("purelib", "platlib"):
             return None
         path = PurePosixPath(*path.parts[2:])
-    return None if path.suffix in SOURCES or "__pycache__" in path.parts else path
+    unwanted = path.suffix in SOURCES or "__pycache__" in path.parts or str(path).startswith(LEFT_OUT_OF_WHEELS)
+    return None if unwanted else path
 
 
 def strip(path: Path) -> None:

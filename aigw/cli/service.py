@@ -231,9 +231,7 @@ def show(context: typer.Context, system: System = False, socket: Socket = False)
         output.data(output.readable(text.rstrip("\n")))
 
 
-@app.command(
-    epilog="\b\nExamples:\n  aigw service install\n  aigw service install --socket\n  aigw service install --system --no-start\n"
-)
+@app.command(epilog="\b\nExamples:\n  aigw service install\n  aigw service install --socket\n  aigw service install --system\n")
 def install(
     context: typer.Context,
     system: System = False,

@@ -41,7 +41,7 @@ def take(config: Config, environment: MutableMapping[str, str] = os.environ) -> 
     except OSError as error:
         _close(given)
         raise ConfigError(
-            f"descriptor {number}, given to this process to listen at, cannot be used: {error.strerror}; look at the .socket unit"
+            f"descriptor {number}, which we were given to listen at, cannot be used: {error.strerror}; see the .socket unit"
         ) from None
     except ConfigError:
         _close(given)
