@@ -339,3 +339,50 @@ def test_edit_loses_nothing(aigw: CommandLine) -> None:
     terminal.expect_exact("Your text is kept in ")
     terminal.expect(pexpect.EOF)
     assert aigw.config.read_text() == "# theirs\n"
+
+
+# ---- apply
+
+
+FLEET = '[providers.demo]\n[routes.fast]\ntargets = [{provider = "demo", model = "demo"}]\n'
+
+
+def test_apply_and_versions(aigw: CommandLine) -> None:
+    """Into the store, less what belongs to the node; the same again is nothing; what would be lost is asked for; back again."""
+    aigw.config.write_text(f"# ours\n{FLEET}[server]\nport = 9\n")
+    shown = aigw("config", "apply", "--dry-run")
+    assert (shown.returncode, shown.stderr.splitlines()[-1]) == (0, "Nothing was changed.")
+    assert "+# ours" in shown.stdout
+    assert "port = 9" not in shown.stdout
+    assert "Nothing was applied yet" in aigw("config", "versions").stderr
+    done = aigw("config", "apply")
+    assert done.returncode == 0, done.stderr
+    assert "Version 1 is applied" in done.stderr
+    assert "does not follow it" in done.stderr
+    assert "version 1 is the same" in aigw("config", "apply").stderr
+
+    aigw.config.write_text("[providers.demo]\n")
+    refused = aigw("config", "apply")
+    assert refused.returncode == 2
+    assert "the route fast would be lost" in refused.stderr
+    assert aigw("config", "apply", "--yes").returncode == 0
+    assert aigw("config", "apply", "--version", "1").returncode == 0
+    versions = json.loads(aigw("config", "versions", "--json").stdout)
+    assert [one["version"] for one in versions] == [3, 2, 1]
+    assert "there is no version 9" in aigw("config", "apply", "--version", "9").stderr
+
+
+def test_apply_takes_no_secret(aigw: CommandLine) -> None:
+    """Each is named by its place, and none is shown; nor is a file that cannot be served taken."""
+    aigw.config.write_text(
+        '[providers.openai]\nkeys = ["env:A", "sk-very-secret-1"]\nproxy = "http://u:very-secret-2@h:1"\n'
+        '[consumers.ci]\nkey = "very-secret-3"\n'
+    )
+    done = aigw("config", "apply", "--yes")
+    assert done.returncode == 2
+    for key in ("providers.openai.keys[1]", "providers.openai.proxy", "consumers.ci.key"):
+        assert key in done.stderr
+    assert "very-secret" not in done.stderr + done.stdout
+    other = aigw.folder / "other.toml"
+    other.write_text("[nonsense]\n")
+    assert aigw("config", "apply", str(other)).returncode == 2
