@@ -411,7 +411,19 @@ class Quota:
         permit = take(_claims(plan, size), time.time())
         if permit.refused is not None or permit.unknown:
             return False
-        self._granted(exchange, plan, permit, size)
+        if plan.paired:
+            self._granted(exchange, plan, permit, size)
+            return True
+        exchange.hold = Hold(plan, permit, size)
+        left = permit.left
+        exchange.wire = _quick_wire(plan, left)
+        if size.nano or not plan.money:
+            at = plan.first_budget
+            for floor in plan.floors:
+                if left[at] <= floor:
+                    self._granted(exchange, plan, permit, size)  # once more, with the budget told
+                    break
+                at += 1
         return True
 
     def _granted(self, exchange: Exchange, plan: Plan, permit: Permit | None, size: Size) -> None:

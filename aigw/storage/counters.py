@@ -105,7 +105,10 @@ class MemoryCounters:
                     window = self._windows[claim.key, length] = Window(index)
                 elif window.index != index and window.index != index + 1:  # a clock set back a little keeps the newer window
                     window.move_to(index)
-                free = claim.limit - amount - (counted(window, length, now) if window.before else window.used)
+                used = window.used
+                if window.before and length <= LONGEST_SLIDING:  # as `counted`, without the call
+                    used += int(window.before * min(1.0, ((window.index + 1) * length - now) / length) - 1e-5)
+                free = claim.limit - amount - used
                 if free < 0:
                     return self._refused(claims, held, claim, wait_for(window, claim, now), now)
                 window.used += amount
