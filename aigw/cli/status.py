@@ -89,6 +89,11 @@ def _show(where: Locations, state: dict[str, Any] | None, hung: str, problem: st
                 _line("", f"other machines reach it, too ({place})")
         for address in state.get("addresses", {}).get("admin", [])[:1]:
             _line("metrics", f"{address}/metrics")
+        workers = state.get("workers", [])
+        if workers:
+            serving = sum(not one.get("ready") for one in workers)
+            restarts = sum(int(one.get("restarts", 0)) for one in workers)
+            _line("workers", f"{serving} of {len(workers)} serve" + (f"; {_some(restarts, 'restart')}" if restarts else ""))
         _show_config(where, state.get("config", {}))
         _show_providers(state.get("providers", []))
         flight = state.get("in_flight", {})

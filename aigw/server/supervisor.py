@@ -86,6 +86,7 @@ class Supervisor:
     ) -> None:
         """*flags* are keys of [server] given on the command line. Raises ConfigError."""
         self._flags = {**flags, "workers": workers}
+        self._written = loaded.config.server.workers  # in the file
         self._loaded = lifecycle.with_flags(loaded, self._flags)
         self._text = _text(loaded.path) if loaded.exists else None
         self._data_dir, self._say = data_dir, say
@@ -404,7 +405,9 @@ class Supervisor:
             stamp = lifecycle.stamp_of(self._loaded.path)
             try:
                 text = _text(self._loaded.path)
-                loaded = lifecycle.with_flags(load.load_text(text, self._loaded.path), self._flags)
+                loaded = load.load_text(text, self._loaded.path)
+                written = loaded.config.server.workers
+                loaded = lifecycle.with_flags(loaded, self._flags)
                 problems = await self._prepared(text)
             except ConfigError as error:
                 problems = str(error).splitlines()
@@ -415,6 +418,9 @@ class Supervisor:
                 return False
             for name in lifecycle.static_changes(self._loaded.config, loaded.config):
                 log.warning("%s changed: takes effect at the next start", name)
+            if written != self._written:
+                self._written = written
+                log.warning("[server] workers changed: takes effect at the next start")
             self._loaded, self._text = loaded, text
             for slot in self._serving():
                 if slot.channel is not None:

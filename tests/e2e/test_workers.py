@@ -189,8 +189,12 @@ def test_reload_takes_all_or_none(own: Own) -> None:
     gateway.write_config(DEMO + '[routes.other]\ntargets = [{provider = "demo", model = "demo"}]\n')
     gateway.signal(signal.SIGHUP)
     gateway.said("reloaded from .* by 2 workers", begin)
+    assert re.search(r"workers +2 of 2 serve; 1 restart", gateway.aigw("status").stdout)
     eventually(lambda: [answer.status for answer in many(gateway, 20, HELLO | {"model": "other"}, 5)] == [200] * 20)
     assert state(gateway)["config"]["hash"] != good
+    gateway._server = "workers = 7"
+    gateway.write_config(DEMO)
+    gateway.said(r"\[server\] workers changed: takes effect at the next start", begin)
     assert gateway.stop() == 0
 
 
