@@ -189,7 +189,12 @@ for at = 1, #held, 2 do
     end
   end
 end
+local batch = redis.call('HGET', KEYS[1], 'batch')
 redis.call('DEL', KEYS[1])
+if batch then  -- it may only have slept, and send again what has arrived
+  redis.call('HSET', KEYS[1], 'batch', batch)
+  redis.call('PEXPIRE', KEYS[1], 86400000)
+end
 return count
 """
 
