@@ -15,6 +15,29 @@ WINDOWS = ("hour", "day", "week", "month", "total")
 """What a budget may last; all but the last begin anew with the calendar of the budget's time zone (a week on Monday)."""
 
 
+ENDPOINTS = (
+    "chat",
+    "completions",
+    "messages",
+    "responses",
+    "generate",
+    "count",
+    "embeddings",
+    "rerank",
+    "moderations",
+    "images",
+    "audio",
+    "videos",
+    "files",
+    "batches",
+    "fine_tuning",
+    "vector_stores",
+    "realtime",
+    "raw",
+)
+"""What a consumer may be allowed to ask for: families of paths (`generate` is Gemini's, `raw` what is passed through)."""
+
+
 class Budget(msgspec.Struct, frozen=True, gc=False):
     """So much in each window: nano-USD (`unit` "usd") or tokens (`unit` "tokens", input and output together)."""
 
@@ -42,7 +65,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     deny: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
     residency: tuple[str, ...] = ()
-    endpoints: tuple[str, ...] = ()  # operations: chat, messages, embeddings ...
+    endpoints: tuple[str, ...] = ()  # of ENDPOINTS
     max_price: float | None = None  # US dollars for a million output tokens, at most
     allow_ip: tuple[str, ...] = ()  # addresses and networks
     rpm: int | None = None  # requests a minute

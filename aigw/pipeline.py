@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from aigw.access.authenticate import REFUSAL, Directory
 from aigw.access.cap import Capped, CapReachedError
+from aigw.access.permissions import Permissions, Rule
 from aigw.access.quota import Plan, Quota
 from aigw.access.throttle import ThrottledError
 from aigw.attempt import Attempter, Prices
@@ -32,11 +33,11 @@ from aigw.failover import Failover
 from aigw.hooks import Listener
 from aigw.metering import usage as metering
 from aigw.metering.currencies import Currencies
-from aigw.protocols import DIALECTS, listed, raw, splice
+from aigw.protocols import DIALECTS, listed, output_limit, raw, splice
 from aigw.protocols.closing import closing
 from aigw.protocols.dialect import Asked
 from aigw.protocols.operations import OPERATIONS, RAW, Operation
-from aigw.providers import placing
+from aigw.providers import catalog, placing
 from aigw.providers.base import Provider
 from aigw.relay import Relay
 from aigw.routing.canaries import Canaries
@@ -121,6 +122,7 @@ class Pipeline:
         failover: Failover | None = None,
         stateful: Stateful | None = None,
         currencies: Currencies | None = None,
+        permissions: Permissions | None = None,
     ) -> None:
         """*patience* is the longest an exchange may take before its first byte, in seconds; *scrubber* knows what nobody may
         read."""
@@ -133,6 +135,7 @@ class Pipeline:
         self.canaries = canaries
         self.stateful = stateful or Stateful()
         self.currencies = currencies or Currencies()
+        self.permissions = permissions
         self._clean: set[tuple[str, ...]] = set()
         self._endings: list[tuple[Exchange, Sink, Relay | None]] = []
         self._ended: asyncio.Future[None] | None = None
@@ -152,6 +155,9 @@ class Pipeline:
                 raise _no_room()
             exchange.caller = caller = self.directory.authenticate(exchange.headers, exchange.address)
             plan = self.limits.plan(caller.consumer, exchange.at)
+            rule = None if self.permissions is None else self.permissions.rule(caller.consumer)
+            if rule is not None:
+                rule.enter(exchange)
             if receive is not None:
                 exchange.body = await receive()
                 exchange.deadline += perf_counter() - exchange.started  # nobody is impatient while it is still sending
@@ -171,10 +177,15 @@ class Pipeline:
                     route = await self._continued(exchange, caller, route)
                 if self.canaries is not None and self.canaries.active and exchange.owner is None:
                     route = self.canaries.route(exchange, route)
+            if rule is not None:
+                route = self._permitted(rule, exchange, route, operation)
             exchange.chosen = route
             to: Sink = sink
             if plan is not None and not self.limits.hold_at_once(exchange, plan, route, operation):
-                exchange.chosen = route = await self.limits.hold(exchange, plan, route, operation)
+                exchange.chosen = held = await self.limits.hold(exchange, plan, route, operation)
+                if rule is not None and held is not route and self.permissions is not None:
+                    exchange.chosen = held = self.permissions.route(rule, exchange, held, operation)  # a cheaper one
+                route = held
                 if exchange.hold.cap and exchange.stream:
                     to = cap = self._capped(exchange, sink)
             relay = await self.failover.serve(exchange, to, route, operation)
@@ -202,6 +213,22 @@ class Pipeline:
                 self._keep(exchange, operation)
             ended = self._end(exchange, sink, relay)
         await ended
+
+    def _permitted(self, rule: Rule, exchange: Exchange, route: Route, operation: Operation) -> Route:
+        """*route*, as far as the consumer may go it; and its answer no longer than it may be. Raises PolicyError."""
+        assert self.permissions is not None
+        route = self.permissions.route(rule, exchange, route, operation)
+        if rule.max_output and exchange.body and operation.family == "conversation":
+            provider = self.failover.providers.get(route.targets[0].provider)
+            newer = provider is not None and "max-completion-tokens" in catalog.row(provider.kind).quirks
+            try:
+                body = output_limit.limited(operation.name, exchange.body, rule.max_output, newer=newer)
+            except ValueError as error:
+                raise CallerError("caller_invalid_request", f"The request cannot be read: {error}.") from None
+            if body is not exchange.body:
+                exchange.body, exchange.model_at = body, splice.only(body, "model")
+            exchange.max_tokens = min(exchange.max_tokens or rule.max_output, rule.max_output)
+        return route
 
     @staticmethod
     def _capped(exchange: Exchange, sink: Sink) -> Capped:
@@ -354,6 +381,10 @@ class Pipeline:
     async def reserved(self, exchange: Exchange, route: Route, operation: Operation) -> Route:
         """*route*, once its consumer's limits and budgets hold what a session takes up. Raises PolicyError."""
         caller = exchange.caller
+        rule = None if caller is None or self.permissions is None else self.permissions.rule(caller.consumer)
+        if rule is not None:
+            rule.enter(exchange)
+            route = self._permitted(rule, exchange, route, operation)
         plan = None if caller is None else self.limits.plan(caller.consumer, exchange.at)
         return route if plan is None else await self.limits.hold(exchange, plan, route, operation)
 

@@ -374,7 +374,7 @@ async def test_services_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"storage\.url"):
         Services(Config(storage=Storage(url="mysql://x")), tmp_path)
     with pytest.raises(ConfigError, match=r"storage\.counters"):
-        Services(Config(storage=Storage(counters="redis://x")), tmp_path)
+        Services(Config(storage=Storage(counters="memcached://x")), tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):
         Services(Config(), tmp_path / "file")

@@ -18,8 +18,8 @@ import msgspec
 
 from aigw.access.consumer_keys import PREFIX, digest, id_in, looks_valid
 from aigw.access.throttle import Throttle, ThrottledError
-from aigw.config import schema
-from aigw.consumer import Caller, Consumer, ConsumerKey, Terms
+from aigw.config import schema, terms
+from aigw.consumer import Caller, Consumer, ConsumerKey
 from aigw.errors import ConfigError, InternalError, PolicyError, StoreError
 from aigw.storage.base import Change, Store
 
@@ -66,7 +66,8 @@ def configured(name: str, table: schema.Consumer, secret: str) -> Caller:
         name=name,
         group=table.group,
         tags=msgspec.json.encode(table.tags).decode() if table.tags else "",
-        terms=Terms(rpm=table.rpm, concurrency=table.concurrency),
+        terms=terms.terms(table),
+        lead=table.lead,
     )
     return Caller(consumer, ConsumerKey(id=key_id, consumer_id=consumer.id, digest=found))
 

@@ -69,7 +69,9 @@ class Names:
 class Rule:
     """What binds one consumer."""
 
-    def __init__(self, consumer: Consumer, every: Sequence[Terms], groups: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, consumer: Consumer, every: Sequence[Terms], groups: Mapping[str, Sequence[str]], most_output: int = 0
+    ) -> None:
         self.consumer = consumer
         self._allowed = [Names(terms.models, groups) for terms in every if terms.models]
         self._denied = [Names(terms.deny, groups) for terms in every if terms.deny]
@@ -80,7 +82,10 @@ class Rule:
         self._max_price = min([terms.max_price for terms in every if terms.max_price is not None], default=None)
         self.narrows = bool(self._providers or self._residency or self._max_price is not None)
         self.names = bool(self._allowed or self._denied)
-        self.max_output = min([terms.max_output for terms in every if terms.max_output], default=0)
+        limits = [terms.max_output for terms in every]
+        if limits[0] is None:
+            limits[0] = most_output
+        self.max_output = min([one for one in limits if one], default=0)
         self.binds = bool(self.narrows or self.names or self._endpoints or self._networks or self.max_output)
 
     def enter(self, exchange: Exchange) -> None:
@@ -102,7 +107,9 @@ class Rule:
         """Whether *model* may be asked for by this name."""
         return all(names.have(model) for names in self._allowed) and not any(names.have(model) for names in self._denied)
 
-    def route(self, exchange: Exchange, route: Route, operation: Operation, residency: Callable[[str], str], priced: Priced) -> Route:
+    def route(
+        self, exchange: Exchange, route: Route, operation: Operation, residency: Callable[[str], str], priced: Priced
+    ) -> Route:
         """*route* without the places that are forbidden. Raises PolicyError when none is left, or the name is forbidden."""
         model = exchange.requested_model
         if self.names and not operation.placed and not exchange.object_id:
@@ -155,8 +162,10 @@ class Permissions:
         model_groups: Mapping[str, Sequence[str]],
         residency: Callable[[str], str],
         priced: Priced,
+        most_output: int = 0,
     ) -> None:
-        """*residency* says where a provider is."""
+        """*residency* says where a provider is; *most_output* holds for consumers that say nothing themselves."""
+        self._most_output = most_output
         self._groups, self._model_groups, self._residency, self._priced = groups, model_groups, residency, priced
         self._rules: dict[str, Rule] = {}
 
@@ -168,7 +177,7 @@ class Permissions:
                 self._rules.clear()
             group = self._groups.get(consumer.group)
             every = [consumer.terms] if group is None else [consumer.terms, group]
-            rule = self._rules[consumer.id] = Rule(consumer, every, self._model_groups)
+            rule = self._rules[consumer.id] = Rule(consumer, every, self._model_groups, self._most_output)
         return rule if rule.binds else None
 
     def route(self, rule: Rule, exchange: Exchange, route: Route, operation: Operation) -> Route:

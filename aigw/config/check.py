@@ -14,9 +14,24 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from aigw.config import embedding, lines, patterns, secrets
+from aigw.config import embedding, lines, patterns, secrets, terms
 from aigw.config.bounds import bounds, hours, zone
-from aigw.config.schema import Alert, Circuit, Config, Hedge, Limits, Price, Provider, Retry, Route, RouteTarget, Timeouts, When
+from aigw.config.schema import (
+    Alert,
+    Circuit,
+    Config,
+    Group,
+    Hedge,
+    Limits,
+    Price,
+    Provider,
+    Retry,
+    Route,
+    RouteTarget,
+    Timeouts,
+    When,
+)
+from aigw.consumer import ENDPOINTS
 
 Note = Callable[[lines.Path, str], None]
 """Takes a key and what is to be said about it."""
@@ -68,6 +83,12 @@ def check(config: Config, wrong: Note, doubtful: Note, *, known: Collection[str]
         rate = getattr(config.currencies, currency)
         if not 0 < rate < 10**6:
             wrong(("currencies", currency), f"expected US dollars for one {currency}, more than 0, got {rate:g}")
+    for name, group in config.groups.items():
+        _permissions(config, group, ("groups", name), places, wrong, doubtful)
+    for name, consumer in config.consumers.items():
+        _permissions(config, consumer, ("consumers", name), places, wrong, doubtful)
+        if consumer.lead and not consumer.group:
+            wrong(("consumers", name, "lead"), "a lead needs a group, for which it makes consumers")
     _consumers(config, wrong)
     for name, price in config.prices.items():
         _price(name, price, wrong)
@@ -466,10 +487,47 @@ def _is_json(value: object) -> bool:
 
 
 def _limits(limits: Limits, path: lines.Path, wrong: Note) -> None:
-    for name in Limits.__struct_fields__:
+    for name in ("rpm", "tpm", "concurrency", "max_output"):
         value = getattr(limits, name)
-        if value is not None and value < 0:
+        if value is not None and not 0 <= value <= terms.MOST:
             wrong((*path, name), "expected 0 (no limit) or more")
+    try:
+        terms.budgets(limits.budgets)
+    except ValueError as error:
+        wrong((*path, "budgets"), str(error))
+    if limits.tz:
+        try:
+            zone(limits.tz)
+        except ValueError as error:
+            wrong((*path, "tz"), str(error))
+    if limits.on_budget is not None and not 0 < limits.on_budget.at <= 1:
+        wrong((*path, "on_budget", "at"), "expected a share above 0 and up to 1")
+
+
+def _permissions(config: Config, group: Group, path: lines.Path, known: frozenset[str], wrong: Note, doubtful: Note) -> None:
+    _limits(group, path, wrong)
+    for field in ("models", "deny"):
+        for index, name in enumerate(getattr(group, field)):
+            if name.startswith("@") and name[1:] not in config.model_groups:
+                wrong((*path, field, index), f"there is no [model_groups] {name[1:]}{_near(name[1:], config.model_groups)}")
+    for index, name in enumerate(group.providers):
+        if name not in known:
+            doubtful((*path, "providers", index), f"no provider {lines.quoted(name)} is configured{_near(name, known)}")
+    for index, name in enumerate(group.endpoints):
+        if name not in ENDPOINTS:
+            wrong((*path, "endpoints", index), f"expected one of {', '.join(ENDPOINTS)}{_near(name, ENDPOINTS)}")
+    for index, text in enumerate(group.allow_ip):
+        try:
+            terms.network(text)
+        except ValueError as error:
+            wrong((*path, "allow_ip", index), str(error))
+    if group.max_price is not None and not (math.isfinite(group.max_price) and group.max_price >= 0):
+        wrong((*path, "max_price"), "expected an amount of US dollars, 0 or more")
+
+
+def _near(name: str, names: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), 1)
+    return f"; did you mean {lines.quoted(close[0])}?" if close else ""
 
 
 def _consumers(config: Config, wrong: Note) -> None:
@@ -478,7 +536,6 @@ def _consumers(config: Config, wrong: Note) -> None:
         path = ("consumers", name)
         if not name or not name.isprintable() or name != name.strip() or len(name) > 128:
             wrong(path, "expected a name without spaces around it or control characters, at most 128 characters")
-        _limits(consumer, path, wrong)
         if not consumer.key:
             wrong((*path, "key"), 'is empty; expected env:NAME, file:PATH, "sha256:HEX" or a literal')
         elif consumer.key.startswith("sha256:") and not _DIGEST.match(consumer.key):

@@ -195,11 +195,28 @@ class Circuit(Table, frozen=True, kw_only=True):
     longest_pause: float = 4.0  # seconds between two looks, at most
 
 
+class OnBudget(Table, frozen=True, kw_only=True):
+    """Where requests go when a budget is nearly used."""
+
+    at: float = 0.8  # share of a budget, 0 to 1
+    use: str  # the route
+
+
 class Limits(Table, frozen=True, kw_only=True):
-    """Defaults for every consumer. 0 or unset: no limit."""
+    """How much somebody may use. 0 or unset: no limit."""
 
     rpm: int | None = None  # requests a minute
+    tpm: int | None = None  # tokens a minute
     concurrency: int | None = None  # requests at once
+    max_output: int | None = None  # tokens of one answer
+    budgets: tuple[str, ...] = ()  # "5 usd/day", "1M tokens/month"; hour, day, week, month, total
+    tz: str = ""  # time zone of their calendar; UTC where nobody says
+    hard: bool | None = None  # hold the worst case, and end a stream at the cap
+    unpriced: Literal["", "refuse", "allow"] = (
+        ""  # a model without a price, under a budget in money; "refuse" where nobody says
+    )
+    on_budget: OnBudget | None = None  # a cheaper route for who has nearly used a budget
+    priority: Literal["", "interactive", "batch"] = ""  # batch gives way first
 
 
 class Defaults(Limits, frozen=True, kw_only=True):
@@ -208,12 +225,25 @@ class Defaults(Limits, frozen=True, kw_only=True):
     queue: float = 0.0  # seconds that a request waits for a place where `concurrency` is full; 0: it is refused at once
 
 
-class Consumer(Limits, frozen=True, kw_only=True):
+class Group(Limits, frozen=True, kw_only=True):
+    """What all consumers of a group may do, and how much of it together."""
+
+    models: tuple[str, ...] = ()  # allowed names: exact, globs, "@NAME" of [model_groups]; none: all
+    deny: tuple[str, ...] = ()  # forbidden names, also of allowed ones
+    providers: tuple[str, ...] = ()  # names of [providers]; none: all
+    residency: tuple[str, ...] = ()  # where a provider may be: "eu", "local" ...; none: anywhere
+    endpoints: tuple[str, ...] = ()  # "chat", "messages", "embeddings" ...; none: all
+    max_price: float | None = None  # US dollars for a million output tokens, at most
+    allow_ip: tuple[str, ...] = ()  # addresses and networks that may call; none: all
+
+
+class Consumer(Group, frozen=True, kw_only=True):
     """A consumer written in the config (containers, GitOps), beside those in the store."""
 
     key: str  # env:NAME, file:PATH, "sha256:HEX" or literal
     group: str = ""
     tags: dict[str, str] = {}
+    lead: bool = False  # may make consumers of its own group
 
 
 class Price(Table, frozen=True, kw_only=True):
@@ -288,7 +318,9 @@ class Config(Table, frozen=True, kw_only=True):
     retry: Retry = Retry()
     circuit: Circuit = Circuit()
     limits: Defaults = Defaults()
+    groups: dict[str, Group] = {}
     consumers: dict[str, Consumer] = {}
+    model_groups: dict[str, tuple[str, ...]] = {}
     prices: dict[str, Price] = {}
     currencies: Currencies = Currencies()
     storage: Storage = Storage()

@@ -148,8 +148,10 @@ async def _asked(request: web.Request, answer: Callable[..., Awaitable[dict[str,
 
 async def _models(request: web.Request) -> web.Response:
     gateway = request.app[HOLDER].gateway
-    gateway.directory.authenticate(with_key(request.raw_path, request.headers), request.remote or "")
-    return models.listing(gateway.table, _shape(request))
+    caller = gateway.directory.authenticate(with_key(request.raw_path, request.headers), request.remote or "")
+    permissions = gateway.pipeline.permissions
+    rule = None if permissions is None else permissions.rule(caller.consumer)
+    return models.listing(gateway.table, _shape(request), None if rule is None else rule.allows)
 
 
 async def _model(request: web.Request) -> web.Response:

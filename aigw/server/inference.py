@@ -21,7 +21,7 @@ from aigw.exchange import Exchange
 from aigw.gateway import Gateway
 from aigw.protocols import DIALECTS
 from aigw.protocols.operations import OPERATIONS, RAW, Operation
-from aigw.server import hosts, objects, raw
+from aigw.server import forwarded, hosts, objects, raw
 from aigw.server.front import Front, Payload
 from aigw.server.refusal import refusal
 from aigw.server.repeat import Whole
@@ -183,6 +183,8 @@ class Inference:
             if front.transport is not None:
                 front.transport.write(refusal(asks.stranger, operation.dialect))
             return False
+        trusted = front.settings.trusted
+        address = forwarded.caller(front.address, asks.headers, trusted) if trusted else front.address
         exchange = Exchange(
             new_id(),
             time.time(),
@@ -191,7 +193,7 @@ class Inference:
             headers=asks.headers,
             requested_model=asks.model,
             stream=asks.stream,
-            address=front.address,
+            address=address,
             started=time.perf_counter(),
             patience=asks.patience,
         )
@@ -200,7 +202,7 @@ class Inference:
         elif operation.placed or asks.raw is not None:
             exchange.query, exchange.raw = asks.query, asks.raw
         if gateway.keeps_address:
-            exchange.client_ip = front.address
+            exchange.client_ip = address
         if gateway.keeps_agent:
             exchange.client_agent = asks.agent
         sink = HttpSink(front, message, exchange.id)

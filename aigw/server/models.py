@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from aiohttp import web
@@ -18,9 +19,10 @@ Shape = Literal["openai", "anthropic", "gemini"]
 _METHODS = ["generateContent", "streamGenerateContent", "countTokens"]
 
 
-def listing(table: Table, shape: Shape) -> web.Response:
-    """All names: routes, and the live and configured models of providers. Not what patterns and prefixes would take besides."""
-    names = table.names()
+def listing(table: Table, shape: Shape, allows: Callable[[str], bool] | None = None) -> web.Response:
+    """All names that the caller may ask for: routes, and the live and configured models of providers. Not what patterns and
+    prefixes would take besides."""
+    names = table.names() if allows is None else [name for name in table.names() if allows(name.id)]
     data = [_entry(name, shape) for name in names]
     if shape == "openai":
         return web.json_response({"object": "list", "data": data})

@@ -102,7 +102,11 @@ def test_an_empty_text_is_all_defaults() -> None:
         ("port = 1", "config.toml:1: port: unknown key; it belongs into [server] or [admin]"),
         ('[providers.a]\napi_key = "sk-x"', 'config.toml:2: providers.a.api_key: unknown key; did you mean "keys"?'),
         ('[providers.a]\nurl = "x"', 'config.toml:2: providers.a.url: unknown key; did you mean "base_url"?'),
-        ("[limits]\nfoo = 1", "config.toml:2: limits.foo: unknown key; expected one of rpm, concurrency"),
+        (
+            "[limits]\nfoo = 1",
+            "config.toml:2: limits.foo: unknown key; expected one of rpm, tpm, concurrency, max_output, budgets, tz, hard, unpriced, "
+            "on_budget, priority, queue",
+        ),
         ('[server]\nport = "80"', "config.toml:2: server.port: expected a whole number, got a string"),
         ("[server]\nport = 80.0", "config.toml:2: server.port: expected a whole number, got a number"),
         ("[server]\nport = true", "config.toml:2: server.port: expected a whole number, got true"),
@@ -212,7 +216,7 @@ def test_no_value_is_ever_repeated() -> None:
         '[consumers.a]\nkey = "S3CR3T"\n[consumers.b]\nkey = "S3CR3T"',
         "[providers.a]\nkeys = [S3CR3T]",
         '[storage]\nurl = "redis://:S3CR3T@h"',
-        '[storage]\ncounters = "redis://:S3CR3T@h"',
+        '[storage]\ncounters = "memcached://:S3CR3T@h"',
         '[log]\nlevel = "S3CR3T"',
     ):
         assert "S3CR3T" not in "\n".join(complaints(text))
