@@ -41,9 +41,9 @@ def own() -> Iterator[Redis]:
 
 
 @asynccontextmanager
-async def nodes(url: str, number: int, lost: str = "local") -> AsyncIterator[list[RedisCounters]]:
+async def nodes(url: str, number: int, lost: str = "local", beat: float = BEAT) -> AsyncIterator[list[RedisCounters]]:
     """Several of them, known to each other."""
-    made = [RedisCounters(url, lost=lost, patience=0.5, beat=BEAT) for _ in range(number)]
+    made = [RedisCounters(url, lost=lost, patience=0.5, beat=beat) for _ in range(number)]
     try:
         for node in made:
             await node.read(["nothing"])
@@ -164,7 +164,7 @@ async def test_a_clock_that_is_off(redis: Redis, monkeypatch: pytest.MonkeyPatch
 async def test_redis_stops_and_comes_back_as_it_was(own: Redis) -> None:
     """Paused: each node has its share meanwhile; what was settled is added once, whatever was under way, and holds that Redis
     finds when it wakes are not taken any more."""
-    async with nodes(own.url, 2) as [one, two]:
+    async with nodes(own.url, 2, beat=1.0) as [one, two]:  # nobody is given up, however slow this machine is
         await one.prime({"usd:alice:day-1": (100, inf)})
         open_permit = await one.hold([budget(50, 1100)], time.time())
         await two.hold([budget(50, 1100)], time.time())
