@@ -53,6 +53,19 @@ def mint(consumer_id: str, *, now: float, expires: float | None = None) -> tuple
     return key, stored
 
 
+def taken(key: str, consumer_id: str, *, now: float, expires: float | None = None) -> tuple[str, ConsumerKey]:
+    """A *key* that people have already, of whatever shape, and what is stored of it."""
+    stored = ConsumerKey(
+        id=id_in(key) if looks_valid(key) else new_id(),
+        consumer_id=consumer_id,
+        digest=digest(key),
+        hint=f"{key[:4]}...",
+        created=now,
+        expires=expires,
+    )
+    return key, stored
+
+
 def digest(key: str) -> bytes:
     """SHA-256 of the whole key: how a key is found, and all that is kept of it."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
-from aigw.cli import operator, output, windows
+from aigw.cli import operator, output, terms as options, windows
 from aigw.cli.commands import Noun
 from aigw.cli.complete import consumer_names
 from aigw.cli.locations import Locations, locations
@@ -48,6 +48,7 @@ app = typer.Typer(
 Examples:
   aigw keys create alice
   aigw keys create ci --group build --tag team=core --expires 90d
+  aigw keys create bot --models 'gpt-*,@fast' --budget 5usd/day --budget 50usd/month --rpm 60
   export OPENAI_API_KEY=$(aigw keys create laptop)
 """
 )
@@ -57,25 +58,72 @@ def create(
         str,
         typer.Argument(metavar="NAME", help="The consumer. One that exists gets a further key.", autocompletion=consumer_names),
     ],
-    group: Annotated[str | None, typer.Option(metavar="GROUP", help="The consumer's group.")] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Copied into each record; may be repeated.")
-    ] = None,
-    rpm: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Requests a minute, instead of [limits]; 0: no limit.")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option(min=0, metavar="N", help="Requests at once, instead of [limits].")] = None,
+    group: options.Group = None,
+    tag: options.Tags = None,
+    metadata: options.Metadata = None,
+    lead: options.Lead = None,
+    models: options.Models = None,
+    deny: options.Deny = None,
+    providers: options.Providers = None,
+    residency: options.Residency = None,
+    endpoints: options.Endpoints = None,
+    max_price: options.MaxPrice = None,
+    allow_ip: options.AllowIp = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
+    concurrency: options.Concurrency = None,
+    max_output: options.MaxOutput = None,
+    budget: options.Budgets = None,
+    tokens: options.Tokens = None,
+    tz: options.Tz = None,
+    hard: options.Hard = None,
+    unpriced: options.Unpriced = None,
+    on_budget: options.OnBudget = None,
+    priority: options.Priority = None,
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="When this key ends: 30d, or 2026-12-31.")] = None,
+    key_stdin: Annotated[
+        bool, typer.Option("--key-stdin", help="Take the key from standard input: one that people have already.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Make a key and print it: once, it is kept nowhere. Standard output is the key alone."""
+    said = {
+        "models": models, "deny": deny, "providers": providers, "residency": residency, "endpoints": endpoints,
+        "max_price": max_price, "allow_ip": allow_ip, "rpm": rpm, "tpm": tpm, "concurrency": concurrency,
+        "max_output": max_output, "budget": budget, "tokens": tokens, "tz": tz, "hard": hard, "unpriced": unpriced,
+        "on_budget": on_budget, "priority": priority,
+    }  # fmt: skip
     name = unreserved(valid_name(name))
-    group = None if group is None else valid_name(group, "--group") if group else ""
     now = time.time()
     ends = None if expires is None else _expiry(expires, now)
-    wanted = {"group": group, "terms": {"rpm": rpm, "concurrency": concurrency}}
-    asyncio.run(_create(locations(context), name, wanted, _tags(tag or []), ends, now, dry_run=dry_run, as_json=as_json))
+    where = locations(context)
+    wanted = _wanted(where.load_config(), said, group, metadata, lead)
+    given = _given_key() if key_stdin else None
+    tags = options.pairs(tag or [], "--tag")
+    asyncio.run(_create(where, name, wanted, tags, ends, now, given=given, dry_run=dry_run, as_json=as_json))
+
+
+def _wanted(
+    config: Config, said: dict[str, Any], group: str | None, metadata: Sequence[str] | None, lead: bool | None
+) -> dict[str, Any]:
+    """What is to become of a consumer: fields, with those of its terms under "terms"."""
+    if group is not None:
+        group = valid_name(group, "--group") if group else ""
+    if group and config.groups and group not in config.groups:
+        output.warn(f"there is no [groups.{output.safe(group)}] in the config: the name alone limits nothing")
+    kept = None if metadata is None else json.dumps(options.pairs(metadata, "--metadata"), ensure_ascii=False)
+    return {"group": group, "metadata": kept, "lead": lead, "terms": options.wanted(said, config)}
+
+
+def _given_key() -> str:
+    """The key that comes by standard input. Raises BadParameter for what could be guessed, or carried by no header."""
+    text = sys.stdin.readline().strip()
+    if not 20 <= len(text) <= 512 or not all("!" <= one <= "~" for one in text):
+        raise typer.BadParameter(
+            "expected a line with a key of 20 to 512 printable characters without spaces", param_hint="--key-stdin"
+        )
+    return text
 
 
 def unreserved(name: str, option: str = "NAME") -> str:
@@ -97,6 +145,7 @@ async def _create(
     expires: float | None,
     now: float,
     *,
+    given: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -108,8 +157,11 @@ async def _create(
             old = await _consumer_named(store, name)
             output.note(f"would {'add a key to' if old else 'create'} {name}; nothing was changed")
             return
-        made = await issue(store, name, now, wanted=wanted, tags=tags, expires=expires)
+        made = await issue(store, name, now, wanted=wanted, tags=tags, expires=expires, given=given)
     old, new, stored = made.before, made.consumer, made.stored
+    if given is not None and not as_json:
+        output.note(f"The key that was given opens the gateway for {name} now; only its digest is kept.")
+        return
     if as_json:
         output.json({"key": made.key, **_key_facts(new, stored, now), "consumer_created": old is None})
         return
@@ -144,9 +196,11 @@ async def issue(
     wanted: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
     expires: float | None = None,
+    given: str | None = None,
 ) -> Issued:
-    """A key of the consumer *name*, who is created, or changed to what is *wanted* (fields; None keeps). Raises StoreError."""
-    from aigw.access.consumer_keys import mint, new_id
+    """A key of the consumer *name*, who is created, or changed to what is *wanted* (fields; None keeps): a new one, or the one
+    that was *given*. Raises StoreError."""
+    from aigw.access.consumer_keys import mint, new_id, taken
     from aigw.consumer import Consumer
 
     wanted, tags = wanted or {}, tags or {}
@@ -161,7 +215,7 @@ async def issue(
                 raise
             new = _changed(old, wanted, tags)
             await store.put_consumer(new)
-    key, stored = mint(new.id, now=now, expires=expires)
+    key, stored = mint(new.id, now=now, expires=expires) if given is None else taken(given, new.id, now=now, expires=expires)
     await store.put_key(stored)
     live = sum(_state(one, new, now) == "live" for one in await store.keys_of(new.id))
     return Issued(key, stored, new, old, live)
@@ -169,9 +223,8 @@ async def issue(
 
 def _changed(consumer: Consumer, wanted: Mapping[str, Any], tags: Mapping[str, str]) -> Consumer:
     changes = {field: value for field, value in wanted.items() if value is not None and field != "terms"}
-    terms = {field: value for field, value in wanted.get("terms", {}).items() if value is not None}
-    if terms:
-        changes["terms"] = _replace(consumer.terms, **terms)
+    if terms := wanted.get("terms"):
+        changes["terms"] = options.changed(consumer.terms, terms)
     if tags:
         changes["tags"] = json.dumps({**_tags_of(consumer), **tags}, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return _replace(consumer, **changes) if changes else consumer
@@ -184,8 +237,9 @@ def _replace(struct: S, **changes: Any) -> S:
 
 
 def _differences(old: Consumer, new: Consumer) -> str:
-    pairs = [(field, getattr(old, field), getattr(new, field)) for field in ("group", "tags")]
-    pairs += [(field, getattr(old.terms, field), getattr(new.terms, field)) for field in new.terms.__struct_fields__]
+    pairs = [(field, getattr(old, field), getattr(new, field)) for field in ("group", "tags", "metadata", "lead")]
+    was, now = options.facts(old.terms), options.facts(new.terms)
+    pairs += [(field, was.get(field), now.get(field)) for field in new.terms.__struct_fields__]
     return ", ".join(f"{field} {_or_dash(was)} -> {_or_dash(now)}" for field, was, now in pairs if was != now)
 
 
@@ -247,6 +301,9 @@ def show(
         "rpm": consumer.terms.rpm,
         "concurrency": consumer.terms.concurrency,
         "disabled": consumer.disabled,
+        "lead": consumer.lead,
+        "terms": options.facts(consumer.terms),
+        "metadata": json.loads(consumer.metadata) if consumer.metadata else {},
     }
     of_keys = [_key_facts(consumer, key, now) for key in keys]
     if as_json:
@@ -257,6 +314,13 @@ def show(
     facts["rpm"] = "as [limits]" if consumer.terms.rpm is None else consumer.terms.rpm or "no limit"
     facts["concurrency"] = "as [limits]" if consumer.terms.concurrency is None else consumer.terms.concurrency or "no limit"
     facts["disabled"] = "yes" if consumer.disabled else "no"
+    del facts["terms"]
+    if facts.pop("lead"):
+        facts["lead"] = "yes: it may make consumers of its group"
+    facts |= options.shown(consumer.terms)
+    metadata = facts.pop("metadata")
+    if metadata:
+        facts["metadata"] = _tag_text(metadata)
     for label, value in facts.items():
         output.data(f"{label + ':':<13}{output.safe(str(value)) or '-'}")
     if of_keys:
@@ -360,6 +424,164 @@ async def _revoke(where: Locations, config: Config, keys: Sequence[ConsumerKey],
     async with where.store(config) as store:
         for key in keys:
             await store.revoke_key(key.id, now)
+
+
+# ---- set, disable, enable, rotate
+
+
+@app.command(
+    "set",
+    epilog="""\b
+Examples:
+  aigw keys set alice --budget 10usd/day --models 'gpt-*,@fast'
+  aigw keys set alice --rpm 0 --deny none
+  aigw keys set bot --on-budget 0.8=cheap --priority batch
+""",
+)
+def set_consumer(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The consumer.", autocompletion=consumer_names)],
+    group: options.Group = None,
+    tag: options.Tags = None,
+    metadata: options.Metadata = None,
+    lead: options.Lead = None,
+    models: options.Models = None,
+    deny: options.Deny = None,
+    providers: options.Providers = None,
+    residency: options.Residency = None,
+    endpoints: options.Endpoints = None,
+    max_price: options.MaxPrice = None,
+    allow_ip: options.AllowIp = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
+    concurrency: options.Concurrency = None,
+    max_output: options.MaxOutput = None,
+    budget: options.Budgets = None,
+    tokens: options.Tokens = None,
+    tz: options.Tz = None,
+    hard: options.Hard = None,
+    unpriced: options.Unpriced = None,
+    on_budget: options.OnBudget = None,
+    priority: options.Priority = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Change what a consumer may do: what is not given stays, 'none' takes a list away, 0 a limit. All its keys follow."""
+    said = {
+        "models": models, "deny": deny, "providers": providers, "residency": residency, "endpoints": endpoints,
+        "max_price": max_price, "allow_ip": allow_ip, "rpm": rpm, "tpm": tpm, "concurrency": concurrency,
+        "max_output": max_output, "budget": budget, "tokens": tokens, "tz": tz, "hard": hard, "unpriced": unpriced,
+        "on_budget": on_budget, "priority": priority,
+    }  # fmt: skip
+    where = locations(context)
+    config = where.load_config()
+    wanted = _wanted(config, said, group, metadata, lead)
+    tags = options.pairs(tag or [], "--tag")
+    old, _, _ = asyncio.run(_found(where, config, name))
+    new = _changed(old, wanted, tags)
+    _change(where, config, old, new, dry_run=dry_run)
+
+
+@app.command(epilog="\b\nExamples:\n  aigw keys disable alice\n")
+def disable(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The consumer.", autocompletion=consumer_names)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Refuse all keys of a consumer until 'keys enable'."""
+    _switch(context, name, on=False, dry_run=dry_run)
+
+
+@app.command(epilog="\b\nExamples:\n  aigw keys enable alice\n")
+def enable(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The consumer.", autocompletion=consumer_names)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Let a consumer that was disabled call again."""
+    _switch(context, name, on=True, dry_run=dry_run)
+
+
+def _switch(context: typer.Context, name: str, *, on: bool, dry_run: bool) -> None:
+    where = locations(context)
+    config = where.load_config()
+    old, _, _ = asyncio.run(_found(where, config, name))
+    _change(where, config, old, _replace(old, disabled=not on), dry_run=dry_run)
+
+
+def _change(where: Locations, config: Config, old: Consumer, new: Consumer, *, dry_run: bool) -> None:
+    if new == old:
+        output.note(f"{old.name} is so already.")
+        return
+    what = _differences(old, new)
+    if old.disabled != new.disabled:
+        what = "disabled" if new.disabled else "enabled"
+    if dry_run:
+        output.note(f"would change {old.name}: {what}; nothing was changed")
+        return
+
+    async def put() -> None:
+        async with where.store(config) as store:
+            await store.put_consumer(new)
+
+    asyncio.run(put())
+    output.note(f"Changed {old.name}: {what}. A running server follows within a second.")
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  aigw keys rotate alice                    the old key ends in 24 hours
+  aigw keys rotate alice --grace 0          at once
+  aigw keys rotate 4k0zq8d1xm --grace 7d
+"""
+)
+def rotate(
+    context: typer.Context,
+    target: Annotated[
+        str,
+        typer.Argument(metavar="NAME|KEY_ID", help="A key, or a consumer with one live key.", autocompletion=consumer_names),
+    ],
+    grace: Annotated[str, typer.Option(metavar="TIME", help="How long the old key works beside the new one.")] = "24h",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Make a new key in place of one, which goes on working for a while. Standard output is the new key alone."""
+    where = locations(context)
+    config = where.load_config()
+    now = time.time()
+    try:
+        left = 0.0 if grace.strip() == "0" else windows.seconds(grace)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--grace") from None
+    consumer, keys, key = asyncio.run(_found(where, config, target))
+    chosen = _chosen(consumer, [one for one in keys if one.revoked is None], key, now, everything=False)
+    if not chosen:
+        raise typer.Exit(1)
+    old = chosen[0]
+    ends = now + left if old.expires is None else min(old.expires, now + left)
+    if dry_run:
+        output.note(f"would make a new key for {consumer.name}, and end {old.id} on {_when(ends)}; nothing was changed")
+        return
+
+    async def turn() -> tuple[str, ConsumerKey]:
+        from aigw.access.consumer_keys import mint
+
+        async with where.store(config) as store:
+            fresh, stored = mint(consumer.id, now=now, expires=old.expires)
+            await store.put_key(stored)  # first: whoever takes it over at once is let in
+            if left:
+                await store.put_key(_replace(old, expires=ends))
+            else:
+                await store.revoke_key(old.id, now)
+            return fresh, stored
+
+    fresh, stored = asyncio.run(turn())
+    if as_json:
+        output.json({"key": fresh, **_key_facts(consumer, stored, now), "replaces": old.id, "until": _iso(ends)})
+        return
+    output.note(f"Made {stored.id} for {consumer.name}; {old.id} " + (f"works until {_when(ends)}." if left else "is revoked."))
+    output.note("The key is shown this once; aigw keeps only its digest.")
+    output.data(fresh)
 
 
 # ---- the store
@@ -478,18 +700,6 @@ def valid_name(text: str, option: str = "NAME") -> str:
             param_hint=option,
         )
     return name
-
-
-def _tags(texts: Sequence[str]) -> dict[str, str]:
-    tags = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name.strip() or not equals:
-            raise typer.BadParameter(f"{output.safe(text[:NAME_LENGTH])!r}: expected KEY=VALUE", param_hint="--tag")
-        tags[name.strip()] = value.strip()
-    if len(json.dumps(tags)) > 4096:  # it is copied into each record
-        raise typer.BadParameter("all tags together are longer than 4096 characters", param_hint="--tag")
-    return tags
 
 
 def _expiry(text: str, now: float) -> float:
