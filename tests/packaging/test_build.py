@@ -87,7 +87,9 @@ def test_our_wheel(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheels[0]) as archive:
         archive.extractall(site)
     script = "import importlib.metadata as m; d = m.distribution('aigw'); print(d.version, len(d.requires), len(d.files))"
-    said = subprocess.run([sys.executable, "-S", "-c", script], env={"PYTHONPATH": str(site)}, capture_output=True, text=True)
+    said = subprocess.run(
+        [sys.executable, "-S", "-c", script], env={"PYTHONPATH": str(site)}, capture_output=True, text=True, check=True
+    )
     assert said.stdout.startswith("0.1.0 "), said.stderr
 
 

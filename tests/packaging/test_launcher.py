@@ -175,7 +175,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 @ROOTLESS
 def test_disks_that_cannot_hold_it(launcher: Path, file: Path, tmp_path: Path) -> None:
-    """Full, noexec, read-only: said when the folder was named; from a home directory it goes to TMPDIR instead. Nothing is left."""
+    """Full, noexec, read-only: said when the folder was named; from a home it goes to TMPDIR instead. Nothing is left."""
     large = joined(launcher, tmp_path, "large", filler=os.urandom(1_500_000).hex())
     with mounted(tmp_path / "full", "size=1m,mode=0755") as disk:
         ran = run(large, AIGW_RUNTIME_DIR=f"{disk}/rt")
@@ -248,8 +248,7 @@ def test_the_same_tree_gives_the_same_file(launcher: Path, tmp_path: Path) -> No
     subprocess.run([*join, launcher, tmp_path / "other/tree", tmp_path / "other/one"], check=True)
     assert one.read_bytes() == (tmp_path / "other/one").read_bytes()
     (tmp_path / "other/tree/link").symlink_to("/etc/passwd")
-    refused = subprocess.run(
-        [*join, launcher, tmp_path / "other/tree", tmp_path / "x"], capture_output=True, text=True, check=False
-    )
+    command = [*join, launcher, tmp_path / "other/tree", tmp_path / "x"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     assert "no regular file" in refused.stderr
