@@ -78,8 +78,7 @@ def test_every_key(heading: str) -> None:
 def test_no_other_tables() -> None:
     """A heading that names a table names one that exists."""
     named = {heading.title for heading in headings(PAGE) if heading.title.startswith("`[")}
-    plain = {"`[model_groups]`"}  # its keys are the operator's own names
-    assert named == {heading for heading in expected_tables() if heading.startswith("`[")} | plain
+    assert named == {heading for heading in expected_tables() if heading.startswith("`[")}
 
 
 def test_what_unset_timeouts_are() -> None:
