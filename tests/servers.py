@@ -180,7 +180,7 @@ class Redis:
         assert found is not None, "Redis is not installed (apt-get install redis-server)"
         self._program, self._settings = found, settings
         self._folder = Path(tempfile.mkdtemp(prefix="aigw-redis-"))
-        self.port = free_port()
+        self.port = next(port for port in iter(free_port, None) if port <= 55_535)  # a cluster's own is 10,000 above
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -167,7 +167,7 @@ def test_bad_name(aigw: CommandLine) -> None:
     ("arguments", "complaint"),
     [
         (["--tag", "novalue"], "Invalid value for --tag: 'novalue': expected KEY=VALUE"),
-        (["--tag", f"a={'b' * 5000}"], "all tags together are longer than 4096 characters"),
+        (["--tag", f"a={'b' * 5000}"], "all together are longer than 4096 characters"),
         (["--expires", "soon"], "Invalid value for --expires: 'soon' is no time"),
         (["--expires", "2001-01-01"], "'2001-01-01' is in the past"),
         (["--rpm", "-1"], "Invalid value for '--rpm': -1 is not in the range x>=0."),
@@ -264,6 +264,9 @@ def test_show(aigw: CommandLine) -> None:
         "rpm": 5,
         "concurrency": 0,
         "disabled": False,
+        "lead": False,
+        "terms": {"rpm": 5, "concurrency": 0},
+        "metadata": {},
         "keys": [{"key_id": id_of(key), "state": "live", "created": alice["created"], "expires": None, "revoked": None}],
     }
 
