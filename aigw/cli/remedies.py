@@ -25,6 +25,8 @@ NEXT: dict[str, str] = {
     "policy_rate_limited": "aigw keys show {consumer}",
     "policy_concurrency_limited": "aigw keys show {consumer}",
     "policy_budget_exhausted": "aigw stats --consumer {consumer} --since 30d",
+    "policy_request_too_large": "aigw keys show {consumer}",
+    "policy_price_unknown": "aigw prices --unknown",
     "provider_unreachable": "aigw doctor",
     "provider_connection_lost": "aigw providers test {provider}",
     "provider_bad_response": "aigw providers test {provider}",
