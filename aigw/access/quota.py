@@ -827,8 +827,8 @@ class Quota:
             self._lasting.told = {key: until for key, until in self._lasting.told.items() if until > now}
         self._lasting.told[window.key, step] = window.ends
         self._lasting.events += 1
-        _log.warning("%s", text)
         if self._tell is None:
+            _log.warning("%s", text)
             return
         facts: dict[str, str | int | float] = {
             "holder": window.holder,
