@@ -50,7 +50,8 @@ class Postgres:
         found = postgres_bin()
         assert found is not None, "PostgreSQL is not installed (apt-get install postgresql)"
         self._bin = found
-        self._as = ("runuser", "-u", "postgres", "--") if os.geteuid() == 0 else ()
+        runuser = shutil.which("runuser") or "/usr/sbin/runuser"  # not on everybody's PATH
+        self._as = (runuser, "-u", "postgres", "--") if os.geteuid() == 0 else ()
         self._folder = Path(tempfile.mkdtemp(prefix="aigw-postgres-"))
         self._settings = settings
         self.port = free_port()

@@ -827,7 +827,7 @@ class Quota:
             self._lasting.told = {key: until for key, until in self._lasting.told.items() if until > now}
         self._lasting.told[window.key, step] = window.ends
         self._lasting.events += 1
-        if self._tell is None:
+        if self._tell is None:  # else who is told of it says so
             _log.warning("%s", text)
             return
         facts: dict[str, str | int | float] = {

@@ -475,7 +475,7 @@ async def test_what_is_free_passes_when_the_money_is_gone() -> None:
 # --- near the end ---------------------------------------------------------------------------------------------------------
 
 
-async def test_events_at_80_and_100_percent(caplog: pytest.LogCaptureFixture) -> None:
+async def test_events_at_80_and_100_percent() -> None:
     """Each told once, with the figures and the day it ends; the caller sees how full it is."""
     walk = Walk(CONFIG, GOOD, terms=terms(usd(10 * COST, "month")))
     for _ in range(7):
@@ -495,7 +495,7 @@ async def test_events_at_80_and_100_percent(caplog: pytest.LogCaptureFixture) ->
         assert near.status == 429
     assert [event.step.rpartition(" ")[2] for event in walk.events] == ["0.8", "1.0"]
     assert walk.limits.events == 2
-    assert any("80% of the budget of consumer 'ci' is used" in record.getMessage() for record in caplog.records)
+    assert walk.events[0].text.startswith("80% of the budget of consumer 'ci' is used")
 
 
 async def test_a_nearly_used_budget_goes_a_cheaper_way() -> None:
