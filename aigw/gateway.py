@@ -406,7 +406,7 @@ class Gateway:
         currencies = Currencies(config.currencies)
         defaults = terms.terms(config.limits)
         groups = {name: terms.terms(group) for name, group in config.groups.items()}
-        limits = Quota(
+        limits = self.limits = Quota(
             defaults,
             groups,
             services.counters,
@@ -417,7 +417,7 @@ class Gateway:
             resolve=self.table.resolve,
             tell=services.alerts.happened,
             queue=config.limits.queue,
-            previous=previous.pipeline.limits if previous is not None else None,
+            previous=previous.limits if previous is not None else None,
         )
         self.pipeline: Pipeline = Pipeline(
             failover=failover,
@@ -465,7 +465,7 @@ class Gateway:
 
     def start(self) -> None:
         """Begin to ask providers for their models, and to look after keys that rest long."""
-        self.services.pools, self.services.limits = self.pools, self.pipeline.limits
+        self.services.pools, self.services.limits = self.pools, self.limits
         self.services.hear = self.heard
         works = {"models": self._follow_models(), "key rests": self._rests.follow(), "key checks": self._check_keys()}
         loop = asyncio.get_running_loop()
@@ -537,7 +537,7 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.pipeline.limits.close()
+        await self.limits.close()
 
     # live models
 
