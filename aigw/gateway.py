@@ -406,7 +406,8 @@ class Gateway:
         currencies = Currencies(config.currencies)
         defaults = terms.terms(config.limits)
         groups = {name: terms.terms(group) for name, group in config.groups.items()}
-        limits = self.limits = Quota(
+        self.limits: Quota
+        self.limits = limits = Quota(
             defaults,
             groups,
             services.counters,

@@ -104,8 +104,10 @@ def test_an_empty_text_is_all_defaults() -> None:
         ('[providers.a]\nurl = "x"', 'config.toml:2: providers.a.url: unknown key; did you mean "base_url"?'),
         (
             "[limits]\nfoo = 1",
-            "config.toml:2: limits.foo: unknown key; expected one of rpm, tpm, concurrency, max_output, budgets, tz, hard, unpriced, "
-            "on_budget, priority, queue",
+            (
+                "config.toml:2: limits.foo: unknown key; expected one of rpm, tpm, concurrency, max_output, budgets, tz, hard, "
+                "unpriced, on_budget, priority, queue"
+            ),
         ),
         ('[server]\nport = "80"', "config.toml:2: server.port: expected a whole number, got a string"),
         ("[server]\nport = 80.0", "config.toml:2: server.port: expected a whole number, got a number"),
