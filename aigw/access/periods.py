@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from math import inf
+from math import floor, inf
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -50,11 +50,11 @@ def period(window: str, tz: str, at: float) -> Period:
     if window not in WINDOWS:
         raise ValueError(f"unknown window {window!r}; expected one of {', '.join(WINDOWS)}")
     where = zone(tz)
-    now = datetime.fromtimestamp(at, where)
+    second = floor(at)  # windows begin on whole seconds; `fromtimestamp` would round the last half microsecond up
+    now = datetime.fromtimestamp(second, where)
     if window == "hour":
         # By the zone's own minutes, but in real time: an hour that the clocks show twice is two hours.
-        into = (now.minute * 60 + now.second) + now.microsecond / 1e6
-        starts = round((at - into) / QUARTER) * QUARTER
+        starts = round((second - now.minute * 60 - now.second) / QUARTER) * QUARTER
         ends = starts + HOUR
         return Period(f"hour@{starts}", float(starts), float(ends))
     day = datetime(now.year, now.month, now.day, tzinfo=where)
