@@ -13,6 +13,7 @@ from aigw.config.scrub import Scrubber
 from aigw.deployment import Deployment, ProviderKey, Route
 from aigw.errors import CallerError, GatewayError, UpstreamError
 from aigw.exchange import Attempt, Cost, Exchange, Headers, Sink, UpstreamRequest, Usage
+from aigw.hooks import AskAgain
 from aigw.metering import usage as metering
 from aigw.protocols import DIALECTS, gemini, splice
 from aigw.protocols.operations import Operation
@@ -81,11 +82,17 @@ class Attempter:
             key = cast("Lender", provider).login(
                 exchange.headers, b"" if exchange.caller is None else exchange.caller.key.digest
             )
-        if via is operation:
+        run = exchange.run
+        if run is not None:
+            run.begin()
+        if via is operation and (run is None or not run.reads):
             if exchange.chain:
                 exchange.loss = ""  # of a place before, which needed a translation
             relay = self._relay(exchange, sink, operation, provider, key)
-            body = self._body(exchange, operation, deployment, provider)
+            if exchange.edited:
+                body = self._written(exchange, operation, provider)
+            else:
+                body = self._body(exchange, operation, deployment, provider)
         else:
             relay, body = self._translated(exchange, sink, operation, via, provider, key)
         if deployment.params and exchange.upload is None:
@@ -109,7 +116,11 @@ class Attempter:
                 await self._awaited(exchange, provider, via, request, relay, key)
             else:
                 await self.transport.send(request, relay)
+            if run is not None and run.waits and isinstance(relay, Transform):
+                await relay.pumped()
             relay.complete()
+            if run is not None and relay.error is None and isinstance(relay, Transform):
+                await relay.heard()
             error = relay.error
             if error is None and not 200 <= relay.status < 300:
                 error = provider.judge(relay.status, relay.upstream_headers, relay.body, key)
@@ -119,6 +130,10 @@ class Attempter:
             error = failure
         except GatewayError as refused:
             attempt.error = refused.code
+            raise
+        except AskAgain:
+            attempt.detail = "a plugin had the model asked again"
+            attempt.cost = self._cost(exchange, relay.told.usage)
             raise
         except BaseException:
             attempt.error = "caller_closed"
@@ -140,6 +155,8 @@ class Attempter:
         if via is not operation:
             error.body = b""  # its type and code are words of the other dialect; its message we have
         attempt.error, attempt.detail = error.code, error.detail[:300]
+        if run is not None:
+            run.failed(attempt)
         error.message = f"The provider {provider.name!r} {error.message}"  # who failed says only what it did
         if not relay.started:
             exchange.usage = None
@@ -263,8 +280,18 @@ class Attempter:
             include_usage=getattr(asked, "include_usage", True),
         )
         secret = key.secret.encode()
-        relay = Transform(exchange, sink, operation, provider, wire, secret, front=front, back=back, reply=reply)
+        run = exchange.run if exchange.run is not None and exchange.run.reads else None
+        relay = Transform(exchange, sink, operation, provider, wire, secret, front=front, back=back, reply=reply, run=run)
         return relay, body
+
+    def _written(self, exchange: Exchange, operation: Operation, provider: Provider) -> bytes:
+        """A request that a plugin has changed, in the provider's dialect, which is the caller's as well: what the caller sent
+        must not go out. The answer's bytes pass as they come."""
+        losses = Losses(translator(operation.name).spelling)
+        toward = provider.toward(operation, exchange.model, stream=exchange.stream)
+        body = shape(operation.name).render_request(exchange.canonical, toward, losses)
+        exchange.loss = losses.header() if losses else ""
+        return body
 
     async def _fresh(self, credential: Credential) -> None:
         """A token that is good: exchanged once, however many wait for it."""
@@ -327,7 +354,11 @@ class Attempter:
 
     def _abandoned(self, exchange: Exchange) -> int | None:
         """What an attempt may cost that reached the provider and was given up: its prompt, as far as we can tell."""
-        usage = metering.estimate(exchange.operation, exchange.body)
+        return self._cost(exchange, metering.estimate(exchange.operation, exchange.body))
+
+    def _cost(self, exchange: Exchange, usage: Usage | None) -> int | None:
+        if usage is None:
+            return None
         cost = self.prices.price(exchange.provider, (exchange.model,), usage, exchange.at)
         return None if cost is None else cost.nano
 

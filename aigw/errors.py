@@ -56,6 +56,8 @@ CODES: dict[str, Code] = {
     "policy_budget_exhausted": Code(429, "insufficient_quota", "insufficient_quota", "rate_limit_error", "RESOURCE_EXHAUSTED"),
     "policy_request_too_large": Code(400, "invalid_request_error", None, "invalid_request_error", "INVALID_ARGUMENT"),
     "policy_price_unknown": Code(400, "invalid_request_error", None, "invalid_request_error", "FAILED_PRECONDITION"),
+    "policy_plugin_refused": Code(403, "invalid_request_error", None, "permission_error", "PERMISSION_DENIED"),
+    "policy_content_blocked": Code(400, "invalid_request_error", "content_filter", "invalid_request_error", "INVALID_ARGUMENT"),
     # the provider
     "provider_unreachable": Code(502, "server_error", None, "api_error", "UNAVAILABLE"),
     "provider_connection_lost": Code(502, "server_error", None, "api_error", "UNAVAILABLE"),
@@ -70,6 +72,7 @@ CODES: dict[str, Code] = {
     "provider_unavailable": Code(503, "server_error", None, "overloaded_error", "UNAVAILABLE"),
     # us
     "gateway_internal": Code(500, "server_error", None, "api_error", "INTERNAL"),
+    "gateway_plugin_failed": Code(500, "server_error", None, "api_error", "INTERNAL"),
     "gateway_overloaded": Code(503, "server_error", None, "overloaded_error", "UNAVAILABLE"),
     "gateway_draining": Code(503, "server_error", None, "overloaded_error", "UNAVAILABLE"),
     "gateway_no_provider": Code(503, "server_error", None, "api_error", "UNAVAILABLE"),

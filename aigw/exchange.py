@@ -330,6 +330,8 @@ class Exchange(Record, kw_only=True, gc=True):
     first_token_at: float = 0.0  # monotonic seconds
     sample: bytes = b""  # the answer's beginning: what usage is estimated from when the provider reports none
     canonical: Any = None  # the request in our own words, where it had to be translated
+    run: Any = None  # the plugins that have a say in it (`plugins.run.Run`)
+    edited: bool = False  # `canonical` is what was made of the body, which may not go out as it came
     streaming: bool = False  # an event stream has begun to reach the caller
     mirrored: bool = False  # a shadow of it is wanted
     object_id: str = ""  # what the path names: something that a provider keeps

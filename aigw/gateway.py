@@ -39,7 +39,7 @@ from aigw.config.schema import (
 from aigw.config.scrub import Scrubber
 from aigw.consumer import Caller
 from aigw.deployment import ProviderKey
-from aigw.errors import ConfigError, UpstreamError
+from aigw.errors import ConfigError, InternalError, UpstreamError
 from aigw.exchange import Receiver, UpstreamRequest, Usage
 from aigw.failover import Failover
 from aigw.hooks import Event, Listener
@@ -47,6 +47,10 @@ from aigw.metering import usage as metering
 from aigw.metering.currencies import Currencies
 from aigw.metering.prices import PriceBook
 from aigw.pipeline import Pipeline
+from aigw.plugins import build
+from aigw.plugins.entry import Counts
+from aigw.plugins.host import Ask, Ways
+from aigw.plugins.manager import Manager, Watchdog
 from aigw.protocols.operations import RAW
 from aigw.providers import catalog, compatible, key_check
 from aigw.providers.base import Provider
@@ -142,7 +146,11 @@ class Services:
         self.transport = Transports(self.http, DemoTransport())
         self.directory = Directory()
         self.live_models = LiveModels(data_dir / "models")
-        self.alerts = Alerts(messenger(config, self.http), self._is_first)
+        self.messenger = messenger(config, self.http)
+        self.alerts = Alerts(self.messenger, self._is_first)
+        self.watchdog = Watchdog()
+        self.plugin_counts: dict[str, Counts] = {}
+        self.ask: Ask | None = None  # a model, for a plugin: by the gateway that serves
         self.canaries = Canaries(self.store, self.alerts.happened)
         self.stateful = Stateful(self.store)
         self.metrics = Metrics(self._readings)
@@ -182,6 +190,31 @@ class Services:
 
     def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
+
+    def plugins(self, loaded: Loaded) -> Manager:
+        """Those of a config, not started yet. Raises ConfigErrors with all that is wrong with any of them."""
+
+        def secret(reference: str, key: str) -> str:
+            found = secrets.resolve(reference, key=key, environment=os.environ)
+            self.scrubber.learn({found})
+            return found
+
+        async def ask(plugin: str, operation: str, model: str, body: bytes, within: float) -> bytes:
+            if self.ask is None:
+                raise InternalError("gateway_no_provider", "The gateway does not serve yet.")
+            return await self.ask(plugin, operation, model, body, within)
+
+        folder = loaded.path.absolute().parent
+        ways = Ways(self.data_dir, folder, self.store, self.messenger.fetch, ask, secret)
+        return build.manager(loaded, ways, self.plugin_counts)
+
+    @staticmethod
+    async def ready(manager: Manager, located: Callable[[ConfigError], ConfigError]) -> None:
+        """Start the plugins of *manager*. Raises ConfigErrors; then none of them runs."""
+        try:
+            await manager.startup()
+        except ConfigError as error:
+            raise ConfigErrors([located(error)]) from None
 
     async def spent(self, holders: Iterable[str], since: float) -> Mapping[str, tuple[int, int]]:
         """The ledger, once it has what this process has journalled, and what one before left behind. Raises StoreError."""
@@ -268,6 +301,7 @@ class Services:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.watchdog.close()
         await self.canaries.close()
         await self.transport.close()
         await self.stateful.close()
@@ -310,6 +344,30 @@ class Services:
             ),
             *self._limit_readings(),
             *self._key_readings(),
+            *self._plugin_readings(),
+        ]
+
+    def _plugin_readings(self) -> list[Reading]:
+        """Of each plugin, by the name of its table."""
+        counts = self.plugin_counts.items()
+        meanings = (
+            ("plugin_calls", "Hooks of a plugin that were called.", "calls"),
+            ("plugin_errors", "Of those: failed, or took too long.", "errors"),
+            ("plugin_refusals", "Exchanges that a plugin refused.", "refused"),
+            ("plugin_seconds", "Seconds that a plugin's code ran; waits are not counted.", "seconds"),
+            ("plugin_blocked", "Times that a plugin kept every exchange waiting.", "blocked"),
+        )
+        return [
+            *(
+                Reading(metric, meaning, getattr(one, field), grows=True, labels={"plugin": name})
+                for metric, meaning, field in meanings
+                for name, one in counts
+            ),
+            *(
+                Reading("plugin_counts", "What plugins count.", number, grows=True, labels={"plugin": name, "what": what})
+                for name, one in counts
+                for what, number in one.own.items()
+            ),
         ]
 
     def _limit_readings(self) -> list[Reading]:
@@ -358,10 +416,14 @@ class Services:
 class Gateway:
     """One config, provisioned and running. Exchanges that began in it finish in it."""
 
-    def __init__(self, loaded: Loaded, services: Services, previous: Gateway | None = None) -> None:
-        """Raises ConfigErrors with all that is wrong. Takes nothing over from *previous* before it is certain to succeed."""
+    def __init__(
+        self, loaded: Loaded, services: Services, previous: Gateway | None = None, plugins: Manager | None = None
+    ) -> None:
+        """*plugins*: those of this config, where they have been started already. Raises ConfigErrors with all that is wrong.
+        Takes nothing over from *previous* before it is certain to succeed."""
         config = loaded.config
         self.config, self.services, self.hash = config, services, loaded.hash
+        self._located = loaded.located
         self.directory = services.directory
         self.max_body, self.max_upload = config.server.max_body, config.server.max_upload
         self.keyless = not config.auth.required
@@ -371,6 +433,8 @@ class Gateway:
         self._done = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         built = Build(loaded, os.environ)
+        self.plugins = services.plugins(loaded) if plugins is None else plugins
+        self._previous_plugins = None if previous is None else previous.plugins
         services.scrubber.learn(built.secrets)
         services.scrubber.spare(_own_names(config))
         self.providers: Mapping[str, Provider] = built.providers
@@ -444,6 +508,7 @@ class Gateway:
             scrubber=services.scrubber,
             stateful=services.stateful,
             canaries=services.canaries,
+            plugins=self.plugins,
         )
         for name, provider in self.providers.items():
             known = services.live_models.load(name, models_url(provider))
@@ -464,9 +529,18 @@ class Gateway:
 
     # its life
 
+    async def prepare(self) -> None:
+        """Have plugins get ready, before the first exchange. Raises ConfigErrors."""
+        await self.services.ready(self.plugins, self._located)
+
     def start(self) -> None:
         """Begin to ask providers for their models, and to look after keys that rest long."""
         self.services.pools, self.services.limits = self.pools, self.limits
+        self.services.ask = self.pipeline.ask
+        self.services.watchdog.watch(self.plugins)
+        if self._previous_plugins is not None:
+            self.plugins.inherit(self._previous_plugins)
+            self._previous_plugins = None
         self.services.hear = self.heard
         works = {"models": self._follow_models(), "key rests": self._rests.follow(), "key checks": self._check_keys()}
         loop = asyncio.get_running_loop()

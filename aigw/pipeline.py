@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from time import perf_counter
+from time import perf_counter, time
 from typing import Protocol
 
 import msgspec
@@ -28,11 +29,13 @@ from aigw.config.scrub import Scrubber
 from aigw.consumer import Caller
 from aigw.deployment import Deployment, Route
 from aigw.errors import CallerError, GatewayError, InternalError, PolicyError, UpstreamError
-from aigw.exchange import Exchange, Headers, Record, Sink, Upload, Usage
+from aigw.exchange import Attempt, Exchange, Headers, Record, Sink, Upload, Usage
 from aigw.failover import Failover
-from aigw.hooks import Listener
+from aigw.hooks import AskAgain, Listener
 from aigw.metering import usage as metering
 from aigw.metering.currencies import Currencies
+from aigw.plugins.manager import Manager
+from aigw.plugins.run import Run
 from aigw.protocols import DIALECTS, listed, output_limit, raw, splice
 from aigw.protocols.closing import closing
 from aigw.protocols.dialect import Asked
@@ -42,8 +45,10 @@ from aigw.providers.base import Provider
 from aigw.relay import Relay
 from aigw.routing.canaries import Canaries
 from aigw.routing.key_pool import KeyPool
+from aigw.routing.shadow import Nowhere
 from aigw.routing.stateful import Owner, Stateful, narrowed, told_of
 from aigw.routing.table import Table
+from aigw.transform import Given
 
 log = logging.getLogger("aigw.pipeline")
 
@@ -123,6 +128,7 @@ class Pipeline:
         stateful: Stateful | None = None,
         currencies: Currencies | None = None,
         permissions: Permissions | None = None,
+        plugins: Manager | None = None,
     ) -> None:
         """*patience* is the longest an exchange may take before its first byte, in seconds; *scrubber* knows what nobody may
         read."""
@@ -136,8 +142,9 @@ class Pipeline:
         self.stateful = stateful or Stateful()
         self.currencies = currencies or Currencies()
         self.permissions = permissions
+        self.plugins = plugins or None
         self._clean: set[tuple[str, ...]] = set()
-        self._endings: list[tuple[Exchange, Sink, Relay | None]] = []
+        self._endings: list[tuple[Exchange, Sink, Relay | Given | None]] = []
         self._ended: asyncio.Future[None] | None = None
         self.cutting = False  # the server stops now: what is cancelled from here on is our doing, not the caller's
 
@@ -146,13 +153,18 @@ class Pipeline:
         asked once the caller is known to be welcome, and may raise CallerError."""
         plan: Plan | None = None
         cap: Capped | None = None
-        relay: Relay | None = None
+        relay: Relay | Given | None = None
+        run: Run | None = None
         patience = exchange.patience
         operation = OPERATIONS.get(exchange.operation) or RAW
         exchange.deadline = exchange.started + (patience if 0 < patience < self.patience else self.patience)
         try:
             if self.journal.refusing:
                 raise _no_room()
+            if self.plugins is not None:
+                run = exchange.run = self.plugins.run(exchange)
+                if self.plugins.receives:
+                    await run.received()
             exchange.caller = caller = self.directory.authenticate(exchange.headers, exchange.address)
             plan = self.limits.plan(caller.consumer, exchange.at)
             rule = None if self.permissions is None else self.permissions.rule(caller.consumer)
@@ -161,6 +173,10 @@ class Pipeline:
             if receive is not None:
                 exchange.body = await receive()
                 exchange.deadline += perf_counter() - exchange.started  # nobody is impatient while it is still sending
+            if run is not None:
+                run.known()
+                if exchange.body:
+                    await run.body()
             if exchange.object_id:
                 route = await self._to_owner(exchange, caller, operation)
             elif operation.placed or exchange.upload is not None:
@@ -188,8 +204,13 @@ class Pipeline:
                 route = held
                 if exchange.hold.cap and exchange.stream:
                     to = cap = self._capped(exchange, sink)
-            relay = await self.failover.serve(exchange, to, route, operation)
-            if operation.placed and operation.method == "GET" and self.directory.required:
+            if run is None:
+                relay = await self.failover.serve(exchange, to, route, operation)
+            else:
+                relay = await self._plugged(run, rule, exchange, to, route, operation)
+            if isinstance(relay, Given):
+                pass
+            elif operation.placed and operation.method == "GET" and self.directory.required:
                 relay = await self._own(exchange, caller, sink, route, operation, relay)
         except ThrottledError as error:
             exchange.failure = error
@@ -213,6 +234,40 @@ class Pipeline:
                 self._keep(exchange, operation)
             ended = self._end(exchange, sink, relay)
         await ended
+
+    async def _plugged(
+        self, run: Run, rule: Rule | None, exchange: Exchange, sink: Sink, route: Route, operation: Operation
+    ) -> Relay | Given:
+        """The answer to what plugins have to do with."""
+        if exchange.upload is not None or exchange.object_id or operation.placed:
+            run.refuse_unread(route, operation)
+            return await self.failover.serve(exchange, sink, route, operation)
+        reply = await run.request(route, operation)
+        if reply is not None:
+            given = Given(exchange, sink, [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers])
+            exchange.cache_saving, exchange.currency, exchange.price_source = reply.cost_saved, reply.currency, "plugin"
+            await given.take(reply.answer, operation, run)
+            return given
+        if exchange.edited and exchange.canonical.model != exchange.requested_model:
+            exchange.requested_model = exchange.canonical.model
+            route = self.table.resolve(exchange.requested_model)
+            if rule is not None:
+                route = self._permitted(rule, exchange, route, operation)
+            exchange.chosen = route
+        before: list[Attempt] = []
+        try:
+            while True:
+                try:
+                    relay = await self.failover.serve(exchange, sink, route, operation)
+                except AskAgain as again:
+                    before += exchange.chain
+                    exchange.chain, exchange.canonical, exchange.edited = [], again.request, True
+                else:
+                    run.completed(relay.body)
+                    return relay
+        finally:
+            if before:
+                exchange.chain = [*before, *exchange.chain]
 
     def _permitted(self, rule: Rule, exchange: Exchange, route: Route, operation: Operation) -> Route:
         """*route*, as far as the consumer may go it; and its answer no longer than it may be. Raises PolicyError."""
@@ -359,6 +414,10 @@ class Pipeline:
         try:
             if self.journal.refusing:
                 raise _no_room()
+            if self.plugins is not None:
+                exchange.run = self.plugins.run(exchange)
+                if self.plugins.receives:
+                    await exchange.run.received()
             exchange.caller = self.directory.authenticate(exchange.headers, exchange.address)
             await session()
         except ThrottledError as error:
@@ -385,6 +444,9 @@ class Pipeline:
         if rule is not None:
             rule.enter(exchange)
             route = self._permitted(rule, exchange, route, operation)
+        if exchange.run is not None:
+            exchange.run.known()
+            exchange.run.refuse_unread(route, operation)
         plan = None if caller is None else self.limits.plan(caller.consumer, exchange.at)
         return route if plan is None else await self.limits.hold(exchange, plan, route, operation)
 
@@ -437,7 +499,7 @@ class Pipeline:
             return metering.estimate(exchange.operation, upload.held(), exchange.sample, exchange.bytes_out)
         return metering.estimate_form(exchange.operation, upload.size, exchange.sample, exchange.bytes_out)
 
-    def _end(self, exchange: Exchange, sink: Sink, relay: Relay | None) -> asyncio.Future[None]:
+    def _end(self, exchange: Exchange, sink: Sink, relay: Relay | Given | None) -> asyncio.Future[None]:
         """The exchange is over but for its record and its answer's last bytes. Those wait, for the moment that the others need
         which this turn of the event loop has woken, and are then dealt with together: one write to the journal for all of
         them, and code and data that stay in the processor's cache; under load that is a quarter of a request. Runs once for
@@ -454,7 +516,12 @@ class Pipeline:
         """Meter, price and journal what has ended; then, and only then, the callers see their answers' ends."""
         endings, self._endings = self._endings, []
         ended, self._ended = self._ended, None
-        self._record([self._recorded(exchange, sink) for exchange, sink, _ in endings])
+        records = [self._recorded(exchange, sink) for exchange, sink, _ in endings]
+        self._record(records)
+        if self.plugins is not None:
+            for (exchange, _, _), record in zip(endings, records, strict=True):
+                if exchange.run is not None:
+                    exchange.run.recorded(record)
         for exchange, sink, relay in endings:
             try:
                 self._finish(exchange, sink, relay)
@@ -465,6 +532,40 @@ class Pipeline:
                 self.canaries.mirror(exchange, self._serve_shadow)
         if ended is not None and not ended.done():
             ended.set_result(None)
+
+    async def ask(self, plugin: str, operation: str, model: str, body: bytes, within: float) -> bytes:
+        """The answer to a request of a plugin's own, which takes at most *within* seconds. It leaves a record like any other,
+        in which the plugin stands as the consumer; no plugin sees it. Raises GatewayError."""
+        now = perf_counter()
+        exchange = Exchange(
+            id=f"plugin-{os.urandom(10).hex()}",
+            at=time(),
+            operation=operation,
+            dialect=OPERATIONS[operation].dialect,
+            consumer=f"plugin/{plugin}",
+            headers={},
+            started=now,
+            deadline=now + within,
+            body=body,
+            requested_model=model,
+            model_at=splice.only(body, "model"),
+        )
+        try:
+            exchange.chosen = route = self.table.resolve(model)
+            async with asyncio.timeout(within):
+                relay = await self.failover.serve(exchange, Nowhere(), route, OPERATIONS[operation])
+        except GatewayError as error:
+            exchange.failure = error
+            raise
+        except TimeoutError:
+            exchange.failure = UpstreamError("provider_timeout", f"{model!r} did not answer in time.", fault="deployment")
+            raise exchange.failure from None
+        except asyncio.CancelledError as error:
+            exchange.failure = error
+            raise
+        finally:
+            self._record([self._recorded(exchange, Nowhere())])
+        return relay.body
 
     async def _serve_shadow(self, copy: Exchange, sink: Sink, route: Route) -> None:
         """A copy of an exchange on its way to an answer that nobody gets; it leaves a record like any other."""
@@ -481,7 +582,7 @@ class Pipeline:
         finally:
             self._record([self._recorded(copy, sink)])
 
-    def _finish(self, exchange: Exchange, sink: Sink, relay: Relay | None) -> None:
+    def _finish(self, exchange: Exchange, sink: Sink, relay: Relay | Given | None) -> None:
         if exchange.failure is None and relay is not None:
             relay.finish()
         elif isinstance(exchange.failure, GatewayError):

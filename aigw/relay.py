@@ -436,11 +436,13 @@ class Relay:
 
     def headers(self) -> Headers:
         """The caller's: ours, and of the provider's those that are the caller's business."""
-        known, secret = self._known, self._secret
+        known, secret, run = self._known, self._secret, self._exchange.run
         if known.keys().isdisjoint(RARE):
             kind = known.get(b"content-type", secret)
-            return self._wire if secret in kind else [(b"content-type", kind), *self._wire]
-        return [*[(name, known[name]) for name in PASS_ON if name in known and secret not in known[name]], *self._wire]
+            ours = self._wire if secret in kind else [(b"content-type", kind), *self._wire]
+        else:
+            ours = [*[(name, known[name]) for name in PASS_ON if name in known and secret not in known[name]], *self._wire]
+        return ours if run is None else run.head(ours)
 
     def _length(self) -> int | None:
         length = self._known.get(b"content-length", b"")

@@ -326,3 +326,4 @@ class Config(Table, frozen=True, kw_only=True):
     storage: Storage = Storage()
     log: Log = Log()
     alerts: dict[str, Alert] = {}
+    plugins: dict[str, Any] = {}  # a table for each; `watch` besides

@@ -24,6 +24,8 @@ _STATE = (b'"store"', b'"previous_response_id"', b'"conversation"', b'"backgroun
 def may_hedge(exchange: Exchange, operation: Operation, estimate: Estimate) -> bool:
     """Whether the exchange may be asked twice at the same time."""
     body = exchange.body
+    if exchange.run is not None:  # plugins hear one answer
+        return False
     if operation.name not in OPERATIONS or any(word in body for word in _STATE) or has_tools(body):
         return False
     return len(body) * MOST_PER_BYTE <= LONGEST or estimate(operation.name, body) <= LONGEST

@@ -71,6 +71,8 @@ def copied(exchange: Exchange, route: Route) -> Exchange:
         max_tokens=exchange.max_tokens,
         wants_usage=exchange.wants_usage,
         chosen=route,
+        canonical=exchange.canonical if exchange.edited else None,
+        edited=exchange.edited,  # what a plugin kept from one provider is not for another either
     )
 
 

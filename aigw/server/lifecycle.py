@@ -32,6 +32,7 @@ from aigw.config.load import Loaded, load_with_notes
 from aigw.config.schema import Config, Server as Settings
 from aigw.errors import ConfigError
 from aigw.gateway import Gateway, Services
+from aigw.plugins.manager import Manager
 from aigw.server import admin, app, inherited
 from aigw.server.control import AlreadyServedError, Control
 from aigw.server.door import LINGER
@@ -57,6 +58,9 @@ ADMIN_PORT = 8081
 
 ADMIN_CONNECTIONS = 64
 """Connections to the admin port at once: a few scrapers and a person."""
+
+LAST_MOMENT = 1.0
+"""Seconds that plugins wait, at the server's end, for exchanges that do not."""
 
 _REACHED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - read, not bound
 
@@ -87,6 +91,7 @@ class Server:
         self._stopping = asyncio.Event()
         self._cut = asyncio.Event()
         self._reload_wanted = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._control = Control(data_dir)
         self._bound: dict[str, list[str]] = {"data": [], "admin": []}  # "127.0.0.1:8080"
         self._started_at = self._loaded_at = time.time()
@@ -100,8 +105,8 @@ class Server:
     def _provide(self, config: Config, data_dir: Path) -> Services:
         return Services(config, data_dir)
 
-    def _build(self, loaded: Loaded, previous: Gateway | None) -> Gateway:
-        return Gateway(loaded, self.services, previous)
+    def _build(self, loaded: Loaded, previous: Gateway | None, plugins: Manager | None = None) -> Gateway:
+        return Gateway(loaded, self.services, previous, plugins)
 
     async def run(self) -> None:
         """Serve until a signal says stop. Raises CannotListenError."""
@@ -111,6 +116,7 @@ class Server:
             self.services.on_config = self._config_came
             await self.services.start()
             await self.gateway.remember()
+            await self.gateway.prepare()
             bound = await self._listen(config)
             await self._open_control()
             self._handle_signals()
@@ -168,8 +174,8 @@ class Server:
         )
         return state(self.gateway, self.services, life)
 
-    def _reload_asked(self) -> list[str]:
-        return [] if self.reload() else self._problem.splitlines()
+    async def _reload_asked(self) -> list[str]:
+        return [] if await self.reload() else self._problem.splitlines()
 
     # listening
 
@@ -238,19 +244,28 @@ class Server:
     async def _watch(self) -> None:
         async for _ in edits(self._loaded.path, self._reload_wanted):
             try:
-                self.reload()
+                await self.reload()
             except Exception:
                 log.exception("config not reloaded, the old one serves on; this is a bug of ours")  # go on watching
 
-    def reload(self) -> bool:
+    async def reload(self) -> bool:
         """Whether the config on disk now serves. When it cannot, the old one goes on, and the log says why."""
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> bool:
+        plugins: Manager | None = None
         stamp = stamp_of(self._loaded.path)
         try:
             loaded = self._with_flags(load_with_notes(self._loaded.path))
             for name in static_changes(self._loaded.config, loaded.config):
                 log.warning("%s changed: takes effect at the next start", name)
-            fresh = self._build(loaded, self.gateway)
+            plugins = self.services.plugins(loaded)
+            await self.services.ready(plugins, loaded.located)
+            fresh = self._build(loaded, self.gateway, plugins)
         except ConfigError as error:
+            if plugins is not None:
+                await plugins.shutdown()
             self._problem = str(error)
             for line in self._problem.splitlines():
                 log.error("config not reloaded, the old one serves on: %s", line)
@@ -275,6 +290,7 @@ class Server:
     async def _retire(self, old: Gateway) -> None:
         await old.close()
         await old.drained()
+        await old.plugins.shutdown()
 
     # ending
 
@@ -315,6 +331,8 @@ class Server:
             await runner.cleanup()
         for task in list(self._retired):
             task.cancel()
+        for gateway in (self.gateway, *self._retired.values()):
+            await gateway.plugins.shutdown(LAST_MOMENT)
         try:
             await self.services.close()
         finally:

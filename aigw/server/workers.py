@@ -24,6 +24,7 @@ from aigw.config.load import Loaded, config_hash, load_text
 from aigw.config.schema import Config, Provider as ProviderTable, ProviderKey
 from aigw.errors import ConfigError, StoreError
 from aigw.gateway import Build, Gateway, Services, models_url
+from aigw.plugins.manager import Manager
 from aigw.providers.base import Provider
 from aigw.routing.key_pool import Lasting
 from aigw.server import lifecycle
@@ -73,9 +74,11 @@ class WorkerServices(Services):
 class WorkerGateway(Gateway):
     """A gateway that tells the other workers what it learns of providers, and hears what they learn."""
 
-    def __init__(self, loaded: Loaded, services: WorkerServices, previous: Gateway | None, channel: Channel) -> None:
+    def __init__(
+        self, loaded: Loaded, services: WorkerServices, previous: Gateway | None, channel: Channel, plugins: Manager | None
+    ) -> None:
         self._first, self._channel = services.first, channel
-        super().__init__(loaded, services, previous)
+        super().__init__(loaded, services, previous, plugins)
         self.board.tell = self._tell_circuit
         for health in self.board.known.values():
             health.tell = self._tell_circuit
@@ -131,7 +134,7 @@ class Worker(Server):
     def __init__(self, loaded: Loaded, task: Task, end: socket.socket) -> None:
         self._task, self._end = task, end
         self._channel = Channel(self._hear)
-        self._next: Loaded | None = None
+        self._next: tuple[Loaded, Manager] | None = None
         super().__init__(loaded, Path(task.data_dir), _quiet, task.flags)
 
     def _with_flags(self, loaded: Loaded) -> Loaded:
@@ -140,9 +143,9 @@ class Worker(Server):
     def _provide(self, config: Config, data_dir: Path) -> Services:
         return WorkerServices(config, data_dir, self._task)
 
-    def _build(self, loaded: Loaded, previous: Gateway | None) -> Gateway:
+    def _build(self, loaded: Loaded, previous: Gateway | None, plugins: Manager | None = None) -> Gateway:
         assert isinstance(self.services, WorkerServices)
-        return WorkerGateway(loaded, self.services, previous, self._channel)
+        return WorkerGateway(loaded, self.services, previous, self._channel, plugins)
 
     def _config_came(self) -> None:
         os.kill(os.getppid(), signal.SIGHUP)  # the supervisor has all workers take it, or none
@@ -204,7 +207,7 @@ class Worker(Server):
         if what == "metrics":
             return {"text": self.services.metrics.render()[0].decode()}
         if what == "prepare":
-            return {"problems": self._prepare(message["text"])}
+            return {"problems": await self._prepare(message["text"])}
         if what == "commit":
             self._commit(message["stamp"])
         elif what == "drain":
@@ -216,21 +219,28 @@ class Worker(Server):
             self.gateway.hear(message)
         return None
 
-    def _prepare(self, text: str) -> list[str]:
-        """What keeps this worker from serving the config in *text*; nothing is changed yet."""
-        self._next = None
+    async def _prepare(self, text: str) -> list[str]:
+        """What keeps this worker from serving the config in *text*; nothing is changed yet, but its plugins have started."""
+        before, self._next = self._next, None
+        if before is not None:  # another worker could not
+            await before[1].shutdown()
         try:
             loaded = self._with_flags(load_text(text, self._loaded.path))
             Build(loaded, os.environ)
+            plugins = self.services.plugins(loaded)
+            await self.services.ready(plugins, loaded.located)
         except ConfigError as error:
             return str(error).splitlines()
-        self._next = loaded
+        self._next = loaded, plugins
         return []
 
     def _commit(self, stamp: list[int] | None) -> None:
-        loaded, self._next = self._next, None
-        if loaded is not None:
-            self._take(self._build(loaded, self.gateway), loaded, None if stamp is None else (stamp[0], stamp[1], stamp[2]))
+        ready, self._next = self._next, None
+        if ready is not None:
+            loaded, plugins = ready
+            self._take(
+                self._build(loaded, self.gateway, plugins), loaded, None if stamp is None else (stamp[0], stamp[1], stamp[2])
+            )
 
 
 def shared_out(loaded: Loaded, workers: int) -> Loaded:

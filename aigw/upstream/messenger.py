@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import smtplib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +16,9 @@ from aigw.upstream.transport import Transport
 
 PATIENCE = 10.0
 """Seconds for a message, all in all."""
+
+FETCHED = 8 * 1024 * 1024
+"""Bytes of an answer that a plugin may fetch."""
 
 ANSWER = 64 * 1024
 """Bytes of an answer that are looked at."""
@@ -45,6 +48,32 @@ class Messenger:
         if not 200 <= answer.status < 300:
             raise OSError(f"it answered {answer.status}")
         return answer.body
+
+    async def fetch(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, within: float
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of whatever is answered. Raises OSError with the reason where nothing is; redirects are not
+        followed."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise OSError("its address is no http:// or https:// URL")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        way = self._proxy(parts.scheme, parts.hostname, port)
+        origin = Origin(parts.scheme, parts.hostname, port, way, self._ca_file if parts.scheme == "https" else "")
+        try:
+            target = Target(method, origin, (parts.path or "/") + ("?" + parts.query if parts.query else ""), dict(headers))
+        except ValueError as error:
+            raise OSError(str(error)) from None
+        request = UpstreamRequest(target, body, first_byte_timeout=within, timeout=within, connect_timeout=within)
+        answer = WholeAnswer(FETCHED)
+        try:
+            await self._transport.send(request, answer)
+        except UpstreamError as error:
+            raise OSError(error.detail or error.message) from None
+        if answer.cut:
+            raise OSError(f"it answered with more than {FETCHED // 1024 // 1024} MiB")
+        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+        return answer.status, named, answer.body
 
     async def mail(self, server: str, password: str, message: EmailMessage) -> None:
         """Hand *message* to *server* ("smtp://user@host:587", "smtps://host"). Raises OSError with the reason."""

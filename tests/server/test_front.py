@@ -271,6 +271,6 @@ async def test_the_timer_holds_on_repeated_heads(tmp_path: Path) -> None:
 async def test_limits_follow_a_reload(port: Running) -> None:
     """For connections from then on."""
     port.config.write_text(port.config.read_text().replace("[server]", "[server]\nhead_timeout = 0.2"))
-    assert port.server.reload()
+    assert await port.server.reload()
     caller = await port.call()
     assert await caller.is_closed(1)

@@ -289,7 +289,7 @@ async def test_a_reload_between_two_requests(port: Running) -> None:
     caller = await port.call()
     assert (await caller.ask("POST", CHAT, HELLO)).status == 200
     port.config.write_text(port.config.read_text().replace(KEY, "another-key"))
-    assert port.server.reload()
+    assert await port.server.reload()
     assert (await caller.ask("POST", CHAT, HELLO)).status == 401
     assert (await caller.ask("POST", CHAT, HELLO, {"authorization": "Bearer another-key"})).status == 200
 

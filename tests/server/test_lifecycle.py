@@ -133,7 +133,7 @@ async def test_flags_win_over_the_file_after_a_reload_too(
     async with serving(tmp_path, DEMO.replace("port = 0", f"port = {taken}", 1), {"port": 0}) as port:
         assert port.server.port != taken
         port.config.write_text(port.config.read_text().replace(f"port = {taken}", "port = 9"))
-        assert port.server.reload()
+        assert await port.server.reload()
         assert "takes effect at the next start" not in capsys.readouterr().err
         assert (await port.ask("GET", "/healthz")).status == 200
 
@@ -146,7 +146,7 @@ async def test_a_flag_cannot_open_the_door(tmp_path: Path) -> None:
     async with serving(tmp_path, DEMO, {"host": "0.0.0.0"}) as port:
         assert any("0.0.0.0 can be reached from other machines" in line and "clear text" in line for line in port.said)
         port.config.write_text(DEMO + "[auth]\nrequired = false\n")
-        assert not port.server.reload()
+        assert not await port.server.reload()
         assert (await port.ask("POST", CHAT, HELLO, {})).status == 401
 
 
@@ -158,7 +158,7 @@ async def test_what_a_reload_cannot_change_is_said(tmp_path: Path, capsys: pytes
     async with serving(tmp_path) as port:
         changed = DEMO.replace("[server]\nport = 0", "[server]\nport = 9\ndrain_timeout = 3\nmax_body = 10")
         port.config.write_text(changed.replace("[admin]\nport = 0", "[admin]\nport = 10") + "[storage]\nrecords = 60\n")
-        assert port.server.reload()
+        assert await port.server.reload()
         warned = [line.split(maxsplit=2)[2] for line in capsys.readouterr().err.splitlines() if "next start" in line]
         names = ["[server] port", "[server] drain_timeout", "[admin]", "[storage] records"]
         assert warned == [f"{name} changed: takes effect at the next start" for name in names]
@@ -182,7 +182,7 @@ async def test_a_config_that_is_wrong_changes_nothing(
     async with serving(tmp_path) as port:
         before = port.server.gateway
         port.config.unlink() if config is None else port.config.write_text(config)
-        assert not port.server.reload()
+        assert not await port.server.reload()
         said = capsys.readouterr().err
         assert "config not reloaded, the old one serves on: " in said
         assert complaint in said
@@ -251,7 +251,7 @@ async def test_a_stream_outlives_reloads(tmp_path: Path) -> None:
         old = port.server.gateway
         caller = await begin_stream(port, play)
         for _ in range(3):
-            assert port.server.reload()
+            assert await port.server.reload()
         assert port.server.gateway is not old
         assert (await port.ask("POST", CHAT, HELLO)).status == 200, "new ones go to the new one"
         assert (old.active, port.server.services.active) == (1, 1)
@@ -305,7 +305,7 @@ async def test_a_stop_that_cuts(tmp_path: Path, how: str, reloaded: bool, capsys
     async with serving(tmp_path, DEMO.replace("[server]", f"[server]\ndrain_timeout = {wait}")) as port:
         caller = await begin_stream(port, play)
         if reloaded:
-            assert port.server.reload()
+            assert await port.server.reload()
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.sleep(0.05)
         assert not port.task.done()

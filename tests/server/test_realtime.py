@@ -410,7 +410,7 @@ async def test_a_reload_ends_no_session(tmp_path: Path) -> None:
         async with session(running) as caller:
             await caller.receive_str(timeout=5)
             old = running.server.gateway
-            assert running.server.reload()
+            assert await running.server.reload()
             assert running.server.gateway is not old
             await caller.send_str('{"after": "the reload"}')
             assert "the reload" in await caller.receive_str(timeout=5)

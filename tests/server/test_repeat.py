@@ -165,5 +165,5 @@ async def test_refusals_on_a_repeated_head(port: Running) -> None:
     caller = await port.call()
     assert (await caller.ask("POST", CHAT, HELLO)).status == 200
     port.config.write_text(DEMO.replace("the-key-of-ci", "another-key-of-ci"))
-    assert port.server.reload()
+    assert await port.server.reload()
     assert (await caller.ask("POST", CHAT, HELLO)).status == 401

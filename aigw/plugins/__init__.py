@@ -1,0 +1,6 @@
+"""What speaks at the hooks. Built-in plugins use the same door as strangers' (`hooks.Plugin`); this is the list of them: the
+name of their table, module and class. A module is imported when a config names it."""
+
+from __future__ import annotations
+
+BUILT_IN: dict[str, str] = {}
