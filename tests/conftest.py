@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from aigw.telemetry.log import OTHERS
 from tests.servers import postgres, postgres_server, redis, redis_server  # noqa: F401 - fixtures for all
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: those who are interrupted here would not be
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
