@@ -318,9 +318,9 @@ class Plugin:
     answer's bytes pass untouched; with them it is read into canonical words and written anew, whatever the dialects on either
     side. `buffers`: nobody sees a piece of an answer before `answer` has seen all of it; streams are then put together, and
     come in one go. `fail`: what an error of the plugin does to the exchange, unless the config says otherwise: "open" goes on
-    without it, "closed" ends the exchange. `covers`: families and names of operations whose requests it can look into; with
-    "closed", a plugin of the phases mask and guard lets no others pass (`uncovered = "pass"` in its table does). `Config`: what
-    may stand in its table, with defaults.
+    without it, "closed" ends the exchange (where it only listens, and in `head`, it always goes on). `covers`: families and
+    names of operations whose requests it can look into; with "closed", a plugin of the phases mask and guard lets no others
+    pass (`uncovered = "pass"` in its table does). `Config`: what may stand in its table, with defaults.
 
     Asynchronous hooks have a time limit (`timeout` in the config). The others must return at once: they run on the event loop.
     """

@@ -27,6 +27,7 @@ from aigw.metering import usage as metering
 from aigw.metering.currencies import Currencies
 from aigw.metering.prices import PriceBook
 from aigw.pipeline import Pipeline
+from aigw.plugins.manager import Manager
 from aigw.protocols.operations import OPERATIONS
 from aigw.providers import compatible
 from aigw.routing.key_pool import KeyPool
@@ -227,6 +228,7 @@ class Walk:
         groups: Mapping[str, Terms] | None = None,
         spent: Spent | None = None,
         terms: Mapping[str, Terms] | None = None,
+        plugins: Manager | None = None,
     ) -> None:
         """*groups* and *terms* (by consumer) replace what the config says of them."""
         parsed = parse(config)
@@ -276,6 +278,7 @@ class Walk:
             config_hash="cafe",
             patience=patience,
             scrubber=scrubber,
+            plugins=plugins,
         )
 
     def exchange(self, operation: str = "chat", key: str | None = KEY, **fields: Any) -> Exchange:

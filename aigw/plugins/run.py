@@ -351,8 +351,9 @@ class Run:
         entry.counts.calls += 1
         try:
             return call(view, *more)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._broken(entry, view, hook, error)
+        except Exception as error:  # noqa: BLE001 - as above; here nothing can be refused any more
+            self._note(entry, hook, error)
+            self.leave(view)
         finally:
             entry.busy_since = 0.0
             entry.took(perf_counter() - began)
