@@ -28,6 +28,7 @@ COMMANDS = {
     "routes": "Names of your own: targets, shares, fallbacks.",
     "prices": "What models cost here, and who says so.",
     "canary": "Try another model on a share of a route; it rolls itself back.",
+    "plugins": "What edits, answers, masks or refuses requests; your own.",
     "alerts": "Who is told when something happens; try it.",
     "data": "What is kept: back up, restore, prune, export, copy.",
     "config": "The config file: path, check, show, edit.",

@@ -150,19 +150,19 @@ def public(config: Config) -> dict[str, Any]:
         consumer["key"] = secrets.public(consumer["key"])
     for alert in plain["alerts"].values():
         alert["url"], alert["secret"] = secrets.public(alert["url"]), secrets.public(alert["secret"])
-    plain["plugins"] = _without_secrets(plain["plugins"])
+    plain["plugins"] = without_secrets(plain["plugins"])
     plain["upstream"]["proxy"] = _without_user(plain["upstream"]["proxy"])
     for name in ("url", "counters"):
         plain["storage"][name] = _without_user(plain["storage"][name])
     return plain
 
 
-def _without_secrets(value: Any, name: str = "") -> Any:
+def without_secrets(value: Any, name: str = "") -> Any:
     """*value*, of which nobody here knows what it means, without what its names call secret."""
     if isinstance(value, dict):
-        return {key: _without_secrets(entry, key) for key, entry in value.items()}
+        return {key: without_secrets(entry, key) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_without_secrets(entry, name) for entry in value]
+        return [without_secrets(entry, name) for entry in value]
     return _setting(name, value) if isinstance(value, str) else value
 
 

@@ -172,7 +172,7 @@ def find(name: str, common: Common, places: Places) -> Source:
         return from_file(name, path.name, places)
     known = sorted([*BUILT_IN, *offered()])
     near = difflib.get_close_matches(kind, known, 1, 0.6)
-    hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(known)}"
+    hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(known) or 'none'}"
     raise ConfigError(
         f"no plugin is called {kind!r} ({hint}); one of your own is a file {kind}.py in {places.folder}",
         key=f"plugins.{name}.kind" if common.kind else f"plugins.{name}",

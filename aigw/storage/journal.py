@@ -80,6 +80,9 @@ SUFFIX = ".journal"
 
 DAMAGED = "damaged.lines"
 
+ROOM_AGAIN = 0.9
+"""The share of its limit that a journal which was full may take when it is written again."""
+
 
 class _Segment:
     """One file, open and locked. `last` is the number of the last queued record in it; `only` counts those that are in no
@@ -286,7 +289,9 @@ class Journal:
             line = b"\n" + line
         length = len(line)
         try:
-            if segment.size + self._old_bytes + self._others_bytes + length > self._disk_limit:
+            # once it was full there must be room again for many, or a short record opens for a moment what a longer one closes
+            limit = self._disk_limit * ROOM_AGAIN if self._unwritable else self._disk_limit
+            if segment.size + self._old_bytes + self._others_bytes + length > limit:
                 raise OSError(0, f"it has reached its limit of {self._disk_limit} bytes")
             if os.write(segment.descriptor, line) == length:
                 segment.size += length

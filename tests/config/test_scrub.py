@@ -224,7 +224,7 @@ def sources() -> dict[str, str]:
         (r"\bStreamHandler\b|\bFileHandler\b|\bSysLogHandler\b|logging\.basicConfig", {"aigw/telemetry/log.py"}),
         (r"\bsys\.stderr\b", {"aigw/telemetry/log.py", "aigw/cli/output.py"}),
         (r"\b(print|format)_(exc|exception|tb|stack)\b|\bfaulthandler\b", set()),
-        (r"\bjournal\.write\(|\.recorded\(", {"aigw/pipeline.py"}),
+        (r"\bjournal\.write\(|\.recorded\(", {"aigw/pipeline.py", "aigw/plugins/run.py"}),  # there: what has been scrubbed
         (r"\bexchange\.record\(\)", {"aigw/pipeline.py"}),
         (
             r"provider\.judge\(",

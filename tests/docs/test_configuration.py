@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from aigw.config import schema
+from aigw.plugins.load import Common
 from aigw.providers.compatible import Patience
 from tests.docs.pages import ROOT, headings, spans, tables
 
@@ -23,7 +24,9 @@ def expected_tables() -> dict[str, type[msgspec.Struct]]:
     for field in msgspec.structs.fields(schema.Config):
         if field.name == "model_groups":
             continue  # a plain table, of names of the operator's own
-        if get_origin(field.type) is dict:
+        if field.name == "plugins":
+            found["`[plugins.NAME]`"] = Common  # besides what each has of its own
+        elif get_origin(field.type) is dict:
             found[f"`[{field.name}.{NAMED.get(field.name, 'NAME')}]`"] = get_args(field.type)[1]
         else:
             found[f"`[{field.name}]`"] = field.type

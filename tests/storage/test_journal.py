@@ -477,6 +477,19 @@ async def test_the_disk_has_a_limit(tmp_path: Path, directory: Path, store: Stor
     assert len(await stored(store)) == 201
 
 
+async def test_a_shorter_record_does_not_open_it_again(directory: Path, store: Store) -> None:
+    """What was full stays so until there is room for many: else it would open and close with the length of what comes."""
+    journal = Journal(directory, store, disk_limit=10_000, refuse=True)
+    number = 0
+    while not journal.refusing:
+        journal.write(record(number, attempts="x" * 900))
+        number += 1
+    for _ in range(20):
+        journal.write(record(number := number + 1))
+        assert journal.refusing
+    await journal.close()
+
+
 async def test_a_full_journal_may_refuse(tmp_path: Path, directory: Path, store: Store) -> None:
     """It says so before anything begins; refusals wait for no room; what was under way does, and it is open again by itself."""
     journal = Journal(directory, store, segment_bytes=2000, disk_limit=10_000, interval=0.01, refuse=True)
