@@ -7,6 +7,7 @@ lives in `Services` or is inherited, the rest is made anew. One that cannot be b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -19,8 +20,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from aigw.access import authenticate
+from aigw.access import authenticate, jwt
 from aigw.access.authenticate import Directory
+from aigw.access.jwt import Tokens
 from aigw.access.permissions import Permissions
 from aigw.access.quota import Quota
 from aigw.attempt import Attempter
@@ -31,6 +33,7 @@ from aigw.config.schema import (
     Circuit as CircuitTable,
     Config,
     Consumer as ConsumerTable,
+    Jwt as JwtTable,
     Provider as ProviderTable,
     ProviderKey as KeyTable,
     Retry as RetryTable,
@@ -89,6 +92,12 @@ MODELS_EVERY = 600.0
 
 MODELS_AGAIN = 60.0
 """Seconds until a provider that did not list its models is asked again."""
+
+SIGN_IN_EVERY = 3600.0
+"""Seconds between two looks at the keys of a login service; they change a few times a year."""
+
+SIGN_IN_AGAIN = 60.0
+"""Seconds at least between two looks for a key that somebody's token names."""
 
 CHECK_EVERY = 300.0
 """Seconds between two looks whether a key that was called invalid, or out of credit, still is."""
@@ -431,6 +440,8 @@ class Gateway:
         self.draining = False
         self.active = 0
         self._done = asyncio.Event()
+        self._unknown_key = asyncio.Event()
+        self._signed_at = -SIGN_IN_AGAIN  # monotonic: when the keys of [auth.jwt] were last read
         self._tasks: list[asyncio.Task[None]] = []
         built = Build(loaded, os.environ)
         self.plugins = services.plugins(loaded) if plugins is None else plugins
@@ -516,6 +527,10 @@ class Gateway:
                 self.table.set_live(name, known)
         services.http.max_connections = config.upstream.max_connections
         services.directory.reconfigure(required=config.auth.required, configured=built.consumers)
+        self.tokens = built.tokens
+        if self.tokens is not None and services.directory.tokens is not None and not self.tokens.known:
+            self.tokens.replace(services.directory.tokens.keys)  # until they are read
+        services.directory.tokens, services.directory.look_again = self.tokens, self._look_again
         services.alerts.reconfigure(built.alerts)
         services.canaries.reconfigure({name: route.targets for name, route in config.routes.items()}, self.providers)
         throttle = services.directory.throttle
@@ -543,6 +558,8 @@ class Gateway:
             self._previous_plugins = None
         self.services.hear = self.heard
         works = {"models": self._follow_models(), "key rests": self._rests.follow(), "key checks": self._check_keys()}
+        if self.tokens is not None:
+            works["sign-in keys"] = self._follow_sign_in(self.tokens)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(work, name=name) for name, work in works.items()]
 
@@ -613,6 +630,41 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.limits.close()
+
+    # tokens of a login service
+
+    def _look_again(self) -> bool:
+        """A token was signed with a key that nobody here knows: read them again, but not for everybody who makes one up."""
+        if self.tokens is None or time.monotonic() - self._signed_at < SIGN_IN_AGAIN:
+            return False
+        self._unknown_key.set()
+        return True
+
+    async def _follow_sign_in(self, tokens: Tokens) -> None:
+        """The keys of `[auth.jwt] jwks`: now, every hour, and when one is missed. One that cannot be read changes nothing."""
+        failures = 0
+        while True:
+            try:
+                tokens.replace(jwt.read_keys(await self._sign_in_keys()))
+                failures, self._signed_at = 0, time.monotonic()
+            except (OSError, ValueError) as error:
+                failures += 1
+                log.warning("the keys of [auth.jwt] could not be read: %s", self.services.scrubber.text(str(error)))
+            self._unknown_key.clear()
+            wait = SIGN_IN_EVERY if not failures else min(SIGN_IN_AGAIN, 2.0**failures)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._unknown_key.wait()
+
+    async def _sign_in_keys(self) -> bytes:
+        assert self.config.auth.jwt is not None
+        where = self.config.auth.jwt.jwks
+        if "://" not in where:
+            return await asyncio.to_thread(_content, where)
+        status, _, body = await self.services.messenger.fetch("GET", where, {}, b"", 20.0)
+        if status != 200:
+            raise OSError(f"it answered {status}")
+        return body
 
     # live models
 
@@ -707,6 +759,7 @@ class Build:
         self.keys: dict[str, list[ProviderKey]] = {}
         self.consumers: list[Caller] = []
         self.alerts: list[Channel] = []
+        self.tokens: Tokens | None = None
         self._proxies()
         for name in config.providers:
             self._provider(name)
@@ -714,8 +767,28 @@ class Build:
             self._consumer(name, table)
         for name, alert in config.alerts.items():
             self._alert(name, alert)
+        if config.auth.jwt is not None:
+            self._tokens(config.auth.jwt)
         if self._problems:
             raise ConfigErrors([loaded.located(problem) for problem in self._problems])
+
+    def _tokens(self, table: JwtTable) -> None:
+        keys: tuple[jwt.SigningKey, ...] = ()
+        if "://" not in table.jwks:  # else they are asked for once it serves
+            try:
+                keys = jwt.read_keys(_content(table.jwks))
+            except (OSError, ValueError) as error:
+                self._problems.append(ConfigError(f"{table.jwks}: {error}", key="auth.jwt.jwks"))
+                return
+        self.tokens = Tokens(
+            keys,
+            issuer=table.issuer,
+            audience=table.audience,
+            consumer_claim=table.consumer_claim,
+            group_claim=table.group_claim,
+            groups=table.groups or tuple(self._config.groups),
+            leeway=table.leeway,
+        )
 
     def _provider(self, name: str) -> None:
         table = self._resolved(self._config.providers[name], f"providers.{name}")
@@ -774,6 +847,10 @@ class Build:
             return ""
         self.secrets.update(secrets.in_url(secret) if "://" in secret else [secret])
         return secret
+
+
+def _content(file: str) -> bytes:
+    return Path(file).expanduser().read_bytes()
 
 
 def _key(table: ProviderTable, written: str | KeyTable, label: str, secret: str) -> ProviderKey:

@@ -16,7 +16,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from aigw.access import jwt
 from aigw.access.consumer_keys import PREFIX, digest, id_in, looks_valid
+from aigw.access.jwt import Tokens, UnknownKeyError
 from aigw.access.throttle import Throttle, ThrottledError
 from aigw.config import schema, terms
 from aigw.consumer import Caller, Consumer, ConsumerKey
@@ -90,6 +92,9 @@ class Directory:
         self.away = ""  # why the store cannot be asked at present; "" when it can
         self.away_since = 0.0  # epoch seconds
         self.throttle = Throttle()
+        self.tokens: Tokens | None = None  # of a login service, besides keys
+        self.look_again: Callable[[], bool] = lambda: False
+        """Called for a token whose key nobody knows: whether its issuer's keys are being read anew."""
         self._clock = clock
         self._consumers: dict[str, Consumer] = {}
         self._keys: dict[str, ConsumerKey] = {}
@@ -184,6 +189,12 @@ class Directory:
         unknown = ""
         for credential in _credentials(headers):
             caller = self._callers.get(digest(credential))
+            if caller is None and self.tokens is not None and jwt.looks_like(credential):
+                try:
+                    return self._by_token(self.tokens, credential)
+                except PolicyError as refused:
+                    complaint = complaint or refused
+                    continue
             if caller is None:
                 if self.required or credential.startswith(PREFIX):
                     unknown = unknown or credential
@@ -210,10 +221,26 @@ class Directory:
             raise PolicyError("policy_key_missing", f"the Authorization header is not of the form 'Bearer KEY'; {_HOW}")
         raise PolicyError("policy_key_missing", f"no API key; {_HOW}")
 
+    def _by_token(self, tokens: Tokens, credential: str) -> Caller:
+        """Raises PolicyError; InternalError while nobody can tell, because the issuer's keys are not here (yet)."""
+        try:
+            return tokens.caller(credential, self._clock())
+        except UnknownKeyError:
+            if self.look_again() or not tokens.known:
+                raise InternalError(
+                    "gateway_internal",
+                    "the gateway has not read the keys that sign these tokens; try again",
+                    status=503,
+                    retry_after=1,
+                ) from None
+            raise
+
     def objection(self, caller: Caller) -> PolicyError | None:
         """Why *caller*, who was let in before, would not be now; None when it would. For what lasts longer than a request."""
         if caller is ANONYMOUS:
             return _withdrawn() if self.required else None
+        if caller.key.id.startswith("jwt:"):
+            return _withdrawn() if self.tokens is None else self._problem(caller)
         known = self._callers.get(caller.key.digest)
         return _withdrawn() if known is None else self._problem(known)
 

@@ -112,6 +112,15 @@ class Tokens:
         self._keys = tuple(keys)
         self._callers: dict[bytes, Caller] = {}
 
+    @property
+    def known(self) -> bool:
+        """Whether there is any key to check a signature with."""
+        return bool(self._keys)
+
+    @property
+    def keys(self) -> tuple[SigningKey, ...]:
+        return self._keys
+
     def replace(self, keys: Sequence[SigningKey]) -> None:
         """Believe *keys* from now on. Whoever came with a token of another is asked to prove it again."""
         if tuple(keys) != self._keys:

@@ -22,6 +22,7 @@ from aigw.config.schema import (
     Config,
     Group,
     Hedge,
+    Jwt,
     Limits,
     Price,
     Provider,
@@ -90,11 +91,29 @@ def check(config: Config, wrong: Note, doubtful: Note, *, known: Collection[str]
         if consumer.lead and not consumer.group:
             wrong(("consumers", name, "lead"), "a lead needs a group, for which it makes consumers")
     _consumers(config, wrong)
+    if config.auth.jwt is not None:
+        _jwt(config.auth.jwt, config, wrong, doubtful)
     for name, price in config.prices.items():
         _price(name, price, wrong)
     _storage(config, wrong)
     for name, alert in config.alerts.items():
         _alert(("alerts", name), alert, wrong, doubtful)
+
+
+def _jwt(table: Jwt, config: Config, wrong: Note, doubtful: Note) -> None:
+    for name in ("issuer", "audience", "jwks", "consumer_claim"):
+        if not getattr(table, name):
+            wrong(("auth", "jwt", name), "is empty")
+    parts = urlsplit(table.jwks)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        wrong(("auth", "jwt", "jwks"), "expected https:// (http:// only for this machine): who can change it lets anybody in")
+    if not 0 <= table.leeway <= 3600:
+        wrong(("auth", "jwt", "leeway"), f"expected 0 to 3600 seconds, got {table.leeway:g}")
+    if table.groups and not table.group_claim:
+        doubtful(("auth", "jwt", "groups"), "is not used: there is no group_claim")
+    for number, name in enumerate(table.groups):
+        if name not in config.groups:
+            doubtful(("auth", "jwt", "groups", number), f"there is no [groups.{name}]: the name alone limits nothing")
 
 
 MOST_WORKERS = 64

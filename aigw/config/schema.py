@@ -39,11 +39,24 @@ class Server(Table, frozen=True, kw_only=True):
     trusted: tuple[str, ...] = ()  # addresses and networks of proxies in front, behind each of which are many callers
 
 
+class Jwt(Table, frozen=True, kw_only=True):
+    """Who may call with a token of a login service."""
+
+    issuer: str  # the claim `iss` of its tokens
+    audience: str  # what their claim `aud` has to name
+    jwks: str  # its public keys: a file, or an https:// address
+    consumer_claim: str = "sub"  # the claim that is the consumer's name
+    group_claim: str = ""  # the claim that is its group; none: consumers by token have no group
+    groups: tuple[str, ...] = ()  # groups that may come so; none: all of [groups]
+    leeway: float = 60.0  # seconds that its clock may differ from ours
+
+
 class Auth(Table, frozen=True, kw_only=True):
     """Who may call."""
 
     required: bool = True  # false only on a loopback host: anybody on this machine may then spend your money
     failures_per_minute: int = 60  # requests with a wrong key from one address, then 429; 0: no limit. A good key always passes
+    jwt: Jwt | None = None  # tokens of your own login service, besides keys
 
 
 class Admin(Table, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ def expected_tables() -> dict[str, type[msgspec.Struct]]:
     found["Entries of `targets` and `fallback`"] = schema.RouteTarget
     found["Entries of `keys`"] = schema.ProviderKey
     found["`when`"] = schema.When
+    found["`[auth.jwt]`"] = schema.Jwt
     found["`hedge`"] = schema.Hedge
     found["`on_budget`"] = schema.OnBudget
     return found
