@@ -312,20 +312,18 @@ class Quota:
         plan.unpriced = next((terms.unpriced for terms in all_terms if terms.unpriced), "refuse")
         plan.on_budget = next((terms.on_budget for terms in all_terms if terms.on_budget is not None), None)
         plan.max_output = min([terms.max_output for terms in all_terms if terms.max_output], default=None)
-        tz = next((terms.tz for terms in all_terms if terms.tz), "")
-        holders = [(consumer.id, f"consumer {consumer.name!r}", _with(own, defaults), tz, 1.0)]
+        holders = [(consumer.id, f"consumer {consumer.name!r}", _with(own, defaults), 1.0)]
         if group is not None:
             share = BATCH_SHARE if plan.batch else 1.0
-            holders.append((f"g:{consumer.group}", f"group {consumer.group!r}", group, group.tz or defaults.tz, share))
-        requests, places, tokens, budgets = [], [], [], []
-        for holder, whose, terms, zone_, share in holders:
+            holders.append((f"g:{consumer.group}", f"group {consumer.group!r}", group, share))
+        requests, places, tokens, budgets = [], [], [], budgets_of(consumer, group, defaults, at)
+        for holder, whose, terms, share in holders:
             if terms.rpm:
                 requests.append(Claim(f"rpm:{holder}", 1, max(1, int(terms.rpm * share)), MINUTE))
             if terms.concurrency:
                 places.append(Claim(f"concurrency:{holder}", 1, max(1, int(terms.concurrency * share)), 0))
             if terms.tpm:
                 tokens.append((f"tpm:{holder}", max(1, int(terms.tpm * share))))
-            budgets += _windows(holder, whose, terms.budgets, zone_, at)
             for kind in ("rpm", "tpm", "concurrency"):
                 plan.whose[f"{kind}:{holder}"] = whose
         plan.requests, plan.places, plan.tokens, plan.budgets = tuple(requests), tuple(places), tuple(tokens), tuple(budgets)
@@ -604,6 +602,16 @@ class Quota:
             return {window.key: 0 for window in windows}
         return {window.key: found.get(window.holder, (0, 0))[not window.money] for window in windows}
 
+    async def used(self, consumer: Consumer, at: float) -> list[tuple[Window, int]]:
+        """The budgets that hold for *consumer* at *at* (epoch seconds), each with what the ledger says: nano-USD or tokens."""
+        windows = list(self._made(consumer, at).budgets)
+        found: list[tuple[Window, int]] = []
+        for starts in {window.starts for window in windows}:
+            same = [window for window in windows if window.starts == starts]
+            sums = await self._sums(same)
+            found += [(window, sums[window.key]) for window in same]
+        return sorted(found, key=lambda pair: windows.index(pair[0]))
+
     async def catch_up(self) -> None:
         """Add what periods had used before the ledger could be read. Called now and then."""
         for key, (window, _) in list(self._lasting.owed.items()):
@@ -862,6 +870,17 @@ def _with(own: Terms, defaults: Terms) -> Terms:
         concurrency=defaults.concurrency if own.concurrency is None else own.concurrency,
         budgets=own.budgets or defaults.budgets,
     )
+
+
+def budgets_of(consumer: Consumer, group: Terms | None, defaults: Terms, at: float) -> list[Window]:
+    """The budgets that hold for *consumer* at *at* (epoch seconds), in their periods: its own, or the operator's, then those of
+    its *group*."""
+    terms = [one for one in (consumer.terms, group, defaults) if one is not None]
+    tz = next((one.tz for one in terms if one.tz), "")
+    found = _windows(consumer.id, f"consumer {consumer.name!r}", consumer.terms.budgets or defaults.budgets, tz, at)
+    if group is not None:
+        found += _windows(f"g:{consumer.group}", f"group {consumer.group!r}", group.budgets, group.tz or defaults.tz, at)
+    return found
 
 
 def _windows(holder: str, whose: str, budgets: Sequence[Budget], tz: str, at: float) -> list[Window]:

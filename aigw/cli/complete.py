@@ -107,6 +107,11 @@ def route_names(ctx: typer.Context, incomplete: str) -> list[str]:
     return _fitting(_table(_config(ctx), "routes"), incomplete)
 
 
+def group_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Groups of the config."""
+    return _fitting(_table(_config(ctx), "groups"), incomplete)
+
+
 def model_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """What can be asked for by name: routes, and the models that the config and the last lists of the providers name."""
     config = _config(ctx)

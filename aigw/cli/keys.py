@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
-from aigw.cli import operator, output, terms as options, windows
+from aigw.cli import keys_import, keys_usage, operator, output, terms as options, windows
 from aigw.cli.commands import Noun
 from aigw.cli.complete import consumer_names
 from aigw.cli.locations import Locations, locations
@@ -38,6 +38,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Consumer keys: who may call. Without a command: list. A running server follows within a second.",
 )
+
+
+app.command("import", epilog=keys_import.EXAMPLES)(keys_import.import_keys)
+app.command("usage", epilog=keys_usage.EXAMPLES)(keys_usage.usage)
 
 
 # ---- create

@@ -23,6 +23,7 @@ COMMANDS = {
     "run": "Start a coding agent on it: claude, codex, opencode, qwen.",
     "connect": "What to enter in an application so that it uses the gateway.",
     "keys": "Consumer keys: who may call. Create, list, show, revoke.",
+    "groups": "What all of a group may do, and how much together.",
     "providers": "Who serves models: list, add, test; their keys.",
     "models": "Which names work, where each goes and why, at what price.",
     "routes": "Names of your own: targets, shares, fallbacks.",

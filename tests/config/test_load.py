@@ -127,7 +127,7 @@ def test_an_empty_text_is_all_defaults() -> None:
         ("[log]\nformat = []", 'config.toml:2: log.format: expected one of "text", "json", got a list'),
         (
             '[auth]\n"a\\u001b[2J" = 1',
-            'config.toml:2: auth."a\\x1b[2J": unknown key; expected one of required, failures_per_minute',
+            'config.toml:2: auth."a\\x1b[2J": unknown key; expected one of required, failures_per_minute, jwt',
         ),
     ],
 )

@@ -17,7 +17,14 @@ TABLES = [kind for _, kind in inspect.getmembers(schema, inspect.isclass) if iss
 def test_an_unknown_key_is_refused(table: type[Table]) -> None:
     """In every table: a typo that is swallowed is a setting that does not hold."""
     needed = {field.name: [] if field.name == "targets" else 1 for field in msgspec.structs.fields(table) if field.required}
-    words = {"use": "cheap", "url": "https://ops.example", "provider": "openai", "key": "sk-x", "input": 1.0, "targets": []}
+    words = {"issuer": "https://login.example", "audience": "aigw", "jwks": "/jwks.json"} | {
+        "use": "cheap",
+        "url": "https://ops.example",
+        "provider": "openai",
+        "key": "sk-x",
+        "input": 1.0,
+        "targets": [],
+    }
     fine = {name: words.get(name, value) for name, value in needed.items()}
     msgspec.convert(fine, table)
     with pytest.raises(msgspec.ValidationError, match="unknown field `hots`"):

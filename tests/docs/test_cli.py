@@ -62,6 +62,7 @@ def test_the_examples_work(tmp_path: Path) -> None:
     for key in ("gpu-key", "gpu-key-2"):
         (tmp_path / key).write_text(f"sk-of-a-test-{key}")
         (tmp_path / key).chmod(0o600)
+    (tmp_path / "people.csv").write_text("name,group,budget\nbob,search,5usd/day\ncarol,search,\n")
     environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "TZ": "UTC", "EDITOR": "true", "SHELL": "/bin/bash"}
     for block in blocks(PAGE, "bash"):
         for line in block.text.splitlines():
