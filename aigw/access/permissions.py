@@ -90,18 +90,22 @@ class Rule:
 
     def enter(self, exchange: Exchange) -> None:
         """Whether it may call so, from there. Raises PolicyError."""
-        if self._networks and not all(_within(exchange.address, networks) for networks in self._networks):
-            raise PolicyError(
-                "policy_forbidden",
-                f"this API key may not be used from {exchange.address or 'here'}; the gateway's operator allows addresses "
-                "with: aigw keys set NAME --allow-ip",
-            )
+        self.at(exchange.address)
         name = endpoint(exchange.operation)
         for allowed in self._endpoints:
             if name not in allowed:
                 raise PolicyError(
                     "policy_forbidden", f"this API key may not be used for {name!r}; it may for {', '.join(sorted(allowed))}"
                 )
+
+    def at(self, address: str) -> None:
+        """Whether it may call from *address*. Raises PolicyError."""
+        if self._networks and not all(_within(address, networks) for networks in self._networks):
+            raise PolicyError(
+                "policy_forbidden",
+                f"this API key may not be used from {address or 'here'}; the gateway's operator allows addresses with: "
+                "aigw keys set NAME --allow-ip",
+            )
 
     def allows(self, model: str) -> bool:
         """Whether *model* may be asked for by this name."""

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="msgspec.Struct")
 
 NAME_LENGTH = 64
-NAME_MARKS = "._-@/+ "  # besides letters and digits of any script, not at either end
 
 app = typer.Typer(
     cls=Noun,
@@ -686,24 +685,13 @@ def _when(moment: float) -> str:
 
 
 def valid_name(text: str, option: str = "NAME") -> str:
-    """Letters and digits of any script, and NAME_MARKS between them; composed (NFC), so that what looks equal is equal."""
-    name = unicodedata.normalize("NFC", text)
-    good = (
-        0 < len(name) <= NAME_LENGTH
-        and name[0].isalnum()
-        and name[-1] not in NAME_MARKS
-        and all(
-            one.isalnum() or one in NAME_MARKS or unicodedata.category(one)[0] == "M" for one in name
-        )  # M: vowel signs, accents
-        and "  " not in name
-    )
-    if not good:
-        raise typer.BadParameter(
-            f"{output.safe(name[:NAME_LENGTH])!r} is no name; expected 1 to {NAME_LENGTH} letters and digits, "
-            f"with {' '.join(NAME_MARKS.strip())} or single spaces between them",
-            param_hint=option,
-        )
-    return name
+    """See `access.names.valid`. Raises BadParameter."""
+    from aigw.access.names import valid
+
+    try:
+        return valid(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{output.safe(text[:NAME_LENGTH])!r} is no name; {error}", param_hint=option) from None
 
 
 def _expiry(text: str, now: float) -> float:

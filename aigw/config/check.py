@@ -523,6 +523,17 @@ def _limits(limits: Limits, path: lines.Path, wrong: Note) -> None:
         wrong((*path, "on_budget", "at"), "expected a share above 0 and up to 1")
 
 
+def group(config: Config, table: Group) -> list[str]:
+    """What is wrong with the terms of *table*, which comes from elsewhere than the config; each beginning with its key."""
+    found: list[str] = []
+
+    def wrong(path: lines.Path, message: str) -> None:
+        found.append(f"{lines.dotted(path)}: {message}")
+
+    _permissions(config, table, (), frozenset(config.providers), wrong, lambda path, message: None)
+    return found
+
+
 def _permissions(config: Config, group: Group, path: lines.Path, known: frozenset[str], wrong: Note, doubtful: Note) -> None:
     _limits(group, path, wrong)
     for field in ("models", "deny"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -12,11 +12,13 @@ from aiohttp import web
 
 from aigw.access.authenticate import REFUSAL
 from aigw.access.throttle import ThrottledError
+from aigw.consumer import Caller
 from aigw.errors import CallerError, GatewayError
 from aigw.protocols import DIALECTS
-from aigw.server import billing, heads, hosts, models, realtime
+from aigw.server import billing, forwarded, heads, hosts, keys, models, realtime
 from aigw.server.inference import Holder, dialect_of, error_response, operation_at, with_key
 from aigw.server.request_id import new_id
+from aigw.storage.base import Store
 
 HOLDER: web.AppKey[Holder] = web.AppKey("holder")
 
@@ -38,6 +40,9 @@ def application(holder: Holder) -> web.Application:
         app.router.add_get(prefix + "/usage", _usage)
         app.router.add_get(prefix + "/dashboard/billing/subscription", _subscription)
         app.router.add_get(prefix + "/dashboard/billing/usage", _spent)
+        app.router.add_get(prefix + "/keys", _list_keys)
+        app.router.add_post(prefix + "/keys", _create_key)
+        app.router.add_delete(prefix + "/keys/{id:.+}", _end_key)
         app.router.add_get(prefix + "/models", _models)
         app.router.add_get(prefix + "/models/{id:.+}", _model)
     return app
@@ -120,10 +125,51 @@ async def _ready(request: web.Request) -> web.Response:
     return web.json_response(answer, status=503 if why else 200)
 
 
-async def _subscription(request: web.Request) -> web.Response:
+def _caller(request: web.Request) -> Caller:
+    """Who asks, from where it may. Raises PolicyError."""
     gateway = request.app[HOLDER].gateway
-    caller = gateway.directory.authenticate(with_key(request.raw_path, request.headers), request.remote or "")
-    return web.json_response(billing.subscription(caller))
+    address = forwarded.caller(request.remote or "", request.headers, gateway.config.server.trusted)
+    caller = gateway.directory.authenticate(with_key(request.raw_path, request.headers), address)
+    permissions = gateway.pipeline.permissions
+    rule = None if permissions is None else permissions.rule(caller.consumer)
+    if rule is not None:
+        rule.at(address)
+    return caller
+
+
+async def _list_keys(request: web.Request) -> web.Response:
+    return web.json_response(_keys(request).listed(_caller(request)))
+
+
+async def _create_key(request: web.Request) -> web.Response:
+    return await _on_keys(request, lambda caller, body: _keys(request).create(caller, body))
+
+
+async def _end_key(request: web.Request) -> web.Response:
+    return await _on_keys(request, lambda caller, body: _keys(request).end(caller, request.match_info["id"]))
+
+
+async def _on_keys(request: web.Request, work: Callable[[Caller, bytes], Awaitable[dict[str, Any]]]) -> web.Response:
+    """A change of keys, within the caller's limits."""
+    caller = _caller(request)
+    body = await keys.body_of(request)
+    limits = request.app[HOLDER].gateway.pipeline.limits
+    permit = await limits.admit(caller, time.time())
+    try:
+        return web.json_response(await work(caller, body))
+    finally:
+        limits.release(permit)
+
+
+def _keys(request: web.Request) -> keys.Keys:
+    gateway = request.app[HOLDER].gateway
+    return keys.Keys(gateway.services.store, gateway.directory, gateway.config)
+
+
+async def _subscription(request: web.Request) -> web.Response:
+    caller = _caller(request)
+    limits = request.app[HOLDER].gateway.pipeline.limits
+    return web.json_response(billing.subscription(caller, await limits.used(caller.consumer, time.time())))
 
 
 async def _spent(request: web.Request) -> web.Response:
@@ -131,13 +177,19 @@ async def _spent(request: web.Request) -> web.Response:
 
 
 async def _usage(request: web.Request) -> web.Response:
-    return await _asked(request, billing.usage)
+    limits = request.app[HOLDER].gateway.pipeline.limits
+
+    async def answer(store: Store, caller: Caller, query: Mapping[str, str], now: float) -> dict[str, Any]:
+        found = await billing.usage(store, caller, query, now)
+        return found | {"budgets": billing.budgets(await limits.used(caller.consumer, now))}
+
+    return await _asked(request, answer)
 
 
 async def _asked(request: web.Request, answer: Callable[..., Awaitable[dict[str, Any]]]) -> web.Response:
     """What only the store knows: asked of it within the caller's limits."""
     gateway = request.app[HOLDER].gateway
-    caller = gateway.directory.authenticate(with_key(request.raw_path, request.headers), request.remote or "")
+    caller = _caller(request)
     limits, now = gateway.pipeline.limits, time.time()
     permit = await limits.admit(caller, now)
     try:
@@ -148,7 +200,7 @@ async def _asked(request: web.Request, answer: Callable[..., Awaitable[dict[str,
 
 async def _models(request: web.Request) -> web.Response:
     gateway = request.app[HOLDER].gateway
-    caller = gateway.directory.authenticate(with_key(request.raw_path, request.headers), request.remote or "")
+    caller = _caller(request)
     permissions = gateway.pipeline.permissions
     rule = None if permissions is None else permissions.rule(caller.consumer)
     return models.listing(gateway.table, _shape(request), None if rule is None else rule.allows)
@@ -156,8 +208,12 @@ async def _models(request: web.Request) -> web.Response:
 
 async def _model(request: web.Request) -> web.Response:
     gateway = request.app[HOLDER].gateway
-    gateway.directory.authenticate(with_key(request.raw_path, request.headers), request.remote or "")
-    return models.one(gateway.table, request.match_info["id"], _shape(request))
+    caller, model = _caller(request), request.match_info["id"]
+    permissions = gateway.pipeline.permissions
+    rule = None if permissions is None else permissions.rule(caller.consumer)
+    if rule is not None and not rule.allows(model):
+        raise CallerError("caller_model_not_found", "This API key may not ask for a model of that name.", param="model")
+    return models.one(gateway.table, model, _shape(request))
 
 
 def _shape(request: web.Request) -> models.Shape:

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import isinf
 from typing import Any
 
+from aigw.access.quota import Window
 from aigw.consumer import Caller
 from aigw.errors import CallerError, InternalError
 from aigw.storage.base import Store, UsageRow
@@ -24,16 +26,40 @@ GROUPS = ("model", "operation", "day", "hour")
 _DAY = 86400.0
 
 
-def subscription(caller: Caller) -> dict[str, Any]:
-    """No budget: as much as anybody may spend. `access_until` is when the key ends, 0 for never."""
+def subscription(caller: Caller, used: Sequence[tuple[Window, int]] = ()) -> dict[str, Any]:
+    """The tightest budget in money, in dollars: what was used and what is left of it together, so that applications which
+    subtract the usage show what is left. None: as much as anybody may spend. `access_until`: when the key ends, 0 for never."""
+    money = [(window.limit - spent, window) for window, spent in used if window.money]
+    most: float = UNLIMITED
+    if money:
+        _, tightest = min(money, key=lambda pair: pair[0])
+        most = tightest.limit / 1e9
     return {
         "object": "billing_subscription",
         "has_payment_method": True,
-        "soft_limit_usd": UNLIMITED,
-        "hard_limit_usd": UNLIMITED,
-        "system_hard_limit_usd": UNLIMITED,
+        "soft_limit_usd": most,
+        "hard_limit_usd": most,
+        "system_hard_limit_usd": most,
         "access_until": int(caller.key.expires or 0),
+        "budgets": budgets(used),
     }
+
+
+def budgets(used: Sequence[tuple[Window, int]]) -> list[dict[str, Any]]:
+    """Each budget that holds, its own or its group's, in dollars or tokens; `renews` is when it begins anew (seconds since the
+    epoch), None for never."""
+    return [
+        {
+            "whose": "group" if window.holder.startswith("g:") else "consumer",
+            "unit": "usd" if window.money else "tokens",
+            "window": window.name,
+            "limit": window.limit / 1e9 if window.money else window.limit,
+            "used": spent / 1e9 if window.money else spent,
+            "left": max(0, window.limit - spent) / (1e9 if window.money else 1),
+            "renews": None if isinf(window.ends) else int(window.ends),
+        }
+        for window, spent in used
+    ]
 
 
 async def spent(store: Store, caller: Caller, query: Mapping[str, str], now: float) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from aigw.protocols.realtime import REALTIME, Told
 from aigw.providers.base import Provider, RealtimeProvider
 from aigw.providers.redact import BODY_LIMIT
 from aigw.routing import retry
+from aigw.server import forwarded
 from aigw.server.request_id import new_id
 from aigw.upstream.websocket import GOODBYE, Refused, WebSocket, WebSocketTransport, frame_of
 
@@ -404,7 +405,7 @@ async def serve(request: web.Request, holder: Holder) -> web.StreamResponse:
         dialect=REALTIME.dialect,
         stream=True,
         headers=_with_key(request, offer),
-        address=request.remote or "",
+        address=forwarded.caller(request.remote or "", request.headers, gateway.config.server.trusted),
         started=perf_counter(),
     )
     exchange.requested_model = request.query.get("model") or request.query.get("deployment", "")
