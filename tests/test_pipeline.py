@@ -297,7 +297,7 @@ async def test_targets_that_do_not_serve_it_are_passed_over() -> None:
 class SlowCounters(MemoryCounters):
     """Counters behind a network: hold takes a moment."""
 
-    take = None  # type: ignore[assignment]  # not at once
+    at_once = False
 
     async def hold(self, claims: Sequence[Claim], now: float) -> Permit:
         await asyncio.sleep(0.05)

@@ -33,6 +33,7 @@ from aigw.exchange import Cost, Exchange, Headers, Usage
 from aigw.hooks import Event
 from aigw.protocols.operations import Operation
 from aigw.storage.base import Claim, Counters, Permit
+from aigw.storage.counters import MONEY, PLACE, REQUESTS, TOKEN_WINDOW, TOKENS, MemoryCounters, Slot
 
 _log = logging.getLogger("aigw.access")
 
@@ -135,6 +136,7 @@ class Plan:
         "requests",
         "share",
         "simple",
+        "slots",
         "smallest",
         "tokens",
         "unpriced",
@@ -160,6 +162,7 @@ class Plan:
         self.gauges: tuple[str, ...] = ()
         # What the quick way through needs: no special terms; `paired`: of two limits of a kind the tighter one is told.
         self.simple = self.paired = False
+        self.slots: tuple[Slot, ...] = ()
         self.periods: tuple[tuple[str, int, float, bool], ...] = ()  # key, limit, end of each budget; whether of money
         self.metered: tuple[str, ...] = ()  # keys that are settled to tokens
         self.paid: tuple[str, ...] = ()  # and to money
@@ -192,6 +195,7 @@ class Hold(msgspec.Struct, gc=False):
     near: bool = False
     cap: int = 0
     topped: tuple[tuple[Permit, Size], ...] = ()  # further holds of a session
+    quick: tuple[float, list[Any], list[int]] | None = None  # in place of a permit: when, what, and what is left
 
     def short(self, tokens: int) -> bool:
         """Whether a session that has used *tokens* so far is to hold more: half of the last hold is gone."""
@@ -266,7 +270,7 @@ class Quota:
         self._defaults, self._groups, self._counters = defaults, groups, counters
         self._prices, self._usd, self._estimate = prices, usd, estimate
         self._spent, self._resolve, self._tell, self._queue = spent, resolve, tell, queue
-        self._take: Callable[[Sequence[Claim], float], Permit] | None = getattr(counters, "take", None)
+        self._memory = counters if isinstance(counters, MemoryCounters) and counters.at_once else None
         self._plans: dict[str, Plan] = {}
         self._places: dict[tuple[str, str], Place] = {}
         self._lasting = Lasting() if previous is None else previous.lasting
@@ -400,26 +404,26 @@ class Quota:
     def hold_at_once(self, exchange: Exchange, plan: Plan, route: Route, operation: Operation) -> bool:
         """The same for most requests where the counters are in this process: without a wait. False where that is not so, or
         something stands in the way: then nothing was held, and `hold` is to be asked."""
-        take = self._take
-        if take is None or not plan.simple or len(route.places) != 1:
+        if self._memory is None or not plan.simple or len(route.places) != 1:
             return False
         size = self._quick(exchange, plan, route.places[0], operation.name)
         if size is None:
             return False
-        permit = take(_claims(plan, size), time.time())
-        if permit.refused is not None or permit.unknown:
+        now = time.time()
+        taken = self._memory.take_slots(plan.slots, size.tokens, size.nano, now)
+        if taken is None:
             return False
+        held, left = taken
         if plan.paired:
-            self._granted(exchange, plan, permit, size)
+            self._granted(exchange, plan, _permit(plan, size, now, held, left), size)
             return True
-        exchange.hold = Hold(plan, permit, size)
-        left = permit.left
+        exchange.hold = Hold(plan, None, size, quick=(now, held, left))
         exchange.wire = _quick_wire(plan, left)
         if size.nano or not plan.money:
             at = plan.first_budget
             for floor in plan.floors:
                 if left[at] <= floor:
-                    self._granted(exchange, plan, permit, size)  # once more, with the budget told
+                    self._granted(exchange, plan, _permit(plan, size, now, held, left), size)  # with the budget told
                     break
                 at += 1
         return True
@@ -704,6 +708,18 @@ class Quota:
         if hold.topped:
             self._settle_session(hold, tokens, charged)
             return
+        if hold.quick is not None:
+            now, held, left = hold.quick
+            size = hold.size
+            if not self._lasting.owed:
+                assert self._memory is not None
+                self._memory.settle_slots(plan.slots, held, (size.tokens, size.nano), (tokens, charged), now)
+                if plan.budgets and (charged > size.nano or tokens > size.tokens):
+                    hold.permit = _permit(plan, size, now, held, left)
+                    self._look_at(hold, dict.fromkeys(plan.metered, tokens) | dict.fromkeys(plan.paid, charged))
+                self._learn(exchange, plan, usage)
+                return
+            permit = hold.permit = _permit(plan, size, now, held, left)
         used = dict.fromkeys(plan.metered, tokens)
         if plan.money:
             used.update(dict.fromkeys(plan.paid, charged))
@@ -718,6 +734,10 @@ class Quota:
         if self._queue and self._lasting.turns:
             for key in plan.gauges:
                 self._lasting.turns.free(key)
+        self._learn(exchange, plan, usage)
+
+    def _learn(self, exchange: Exchange, plan: Plan, usage: Usage | None) -> None:
+        """How long answers of this model are, for the next estimate."""
         if usage is not None and usage.output and plan.counts and not usage.estimated and exchange.failure is None:
             key = (exchange.provider, exchange.model)
             learned = (self._places.get(key) or self._known_place(key)).learned
@@ -913,6 +933,11 @@ def _claims(plan: Plan, size: Size) -> list[Claim]:
     return claims
 
 
+def _permit(plan: Plan, size: Size, now: float, held: list[Any], left: list[int]) -> Permit:
+    """What the quick way took, as if it had come the usual one."""
+    return Permit(tuple(_claims(plan, size)), None, 0.0, (now, held), left)
+
+
 def _tight(plan: Plan, nano: int) -> bool:
     """Whether *nano* is more than a whole budget."""
     return any(window.money and nano > window.limit for window in plan.budgets)
@@ -998,6 +1023,12 @@ def _prepare(plan: Plan, *, queue: float) -> None:
     )
     plan.periods = tuple((window.key, window.limit, window.ends, window.money) for window in plan.budgets)
     plan.first_budget = len(plan.requests) + len(plan.tokens)
+    plan.slots = (
+        *((REQUESTS, claim.key, claim.limit) for claim in plan.requests),
+        *((TOKEN_WINDOW, key, limit) for key, limit in plan.tokens),
+        *((MONEY if window.money else TOKENS, window.key, window.limit) for window in plan.budgets),
+        *((PLACE, claim.key, claim.limit) for claim in plan.places),
+    )
     plan.floors = tuple(window.limit // NEAR for window in plan.budgets)
     requests = (b"x-ratelimit-limit-requests", b"%d" % plan.requests[0].limit) if plan.requests else None
     tokens = (b"x-ratelimit-limit-tokens", b"%d" % plan.tokens[0][1]) if plan.tokens else None

@@ -27,12 +27,12 @@ GAUGE_RETRY = 1.0
 
 
 class Window:
-    """Uses of one counter: in window number `index`, and in the one before."""
+    """Uses of one counter: in window number `index`, and in the one before; each is `length` seconds long."""
 
-    __slots__ = ("before", "index", "used")
+    __slots__ = ("before", "index", "length", "used")
 
-    def __init__(self, index: int) -> None:
-        self.index, self.used, self.before = index, 0, 0
+    def __init__(self, index: int, length: int = 60) -> None:
+        self.index, self.used, self.before, self.length = index, 0, 0, length
 
     def move_to(self, index: int) -> None:
         """Time went on (or jumped: then nothing known still counts)."""
@@ -57,11 +57,25 @@ class _Period:
         self.used, self.ends = used, ends
 
 
+MINUTE = 60
+
+REQUESTS, PLACE, TOKEN_WINDOW, TOKENS, MONEY = range(5)
+"""What a slot counts: requests a minute, requests at once, tokens a minute, tokens of a period, nano-USD of a period."""
+
+Slot = tuple[int, str, int]
+"""What it counts, its key, its limit: a claim without its amount, made once for all requests of a consumer."""
+
+Taken = tuple[list[Window | _Period | None], list[int]]
+"""What was held, and how much of each limit is left."""
+
+
 class MemoryCounters:
-    """`Counters` for a gateway of one process. What it counts is gone with the process."""
+    """`Counters` for a gateway of one process. What it counts is gone with the process. `at_once`: nobody need wait for it."""
+
+    at_once = True
 
     def __init__(self) -> None:
-        self._windows: dict[tuple[str, int], Window] = {}
+        self._windows: dict[str | tuple[str, int], Window] = {}  # by key, and length where that is no minute
         self._gauges: dict[str, int] = {}
         self._periods: dict[str, _Period] = {}
 
@@ -100,9 +114,10 @@ class MemoryCounters:
             else:
                 if length != known:
                     index, known = int(now // length), length
-                window = self._windows.get((claim.key, length))
+                name = claim.key if length == MINUTE else (claim.key, length)
+                window = self._windows.get(name)
                 if window is None:
-                    window = self._windows[claim.key, length] = Window(index)
+                    window = self._windows[name] = Window(index, length)
                 elif window.index != index and window.index != index + 1:  # a clock set back a little keeps the newer window
                     window.move_to(index)
                 used = window.used
@@ -115,6 +130,108 @@ class MemoryCounters:
                 held.append(window)
             left.append(free)
         return Permit(tuple(claims), None, 0.0, (now, held), left)
+
+    def take_slots(self, slots: Sequence[Slot], tokens: int, nano: int, now: float) -> Taken | None:
+        """As `take`, of the claims that *slots* stand for, one request's with so many tokens and so much money: no claim is
+        made for it, which is half of what holding costs. None, and nothing is held, where `take` would not grant all."""
+        held: list[Window | _Period | None] = []
+        left: list[int] = []
+        index = int(now // MINUTE)
+        windows, periods = self._windows, self._periods
+        for kind, key, limit in slots:
+            if kind >= TOKENS:
+                amount = tokens if kind == TOKENS else nano
+                if not amount:
+                    continue
+                period = periods.get(key)
+                if period is None:
+                    break
+                used = period.used + amount
+                if used > limit:
+                    break
+                period.used = used
+                held.append(period)
+                left.append(limit - used)
+                continue
+            if kind == PLACE:
+                used = self._gauges.get(key, 0) + 1
+                if used > limit:
+                    break
+                self._gauges[key] = used
+                held.append(None)
+                left.append(limit - used)
+                continue
+            amount = 1 if kind == REQUESTS else tokens
+            if not amount:
+                continue
+            window = windows.get(key)
+            if window is None:
+                window = windows[key] = Window(index)
+            elif window.index != index and window.index != index + 1:
+                window.move_to(index)
+            used = window.used + amount
+            free = limit - used
+            if window.before:
+                share = window.index + 1 - now / MINUTE
+                free -= int(window.before * (share if share < 1.0 else 1.0) - 1e-5)  # noqa: FURB136 - a call less
+            if free < 0:
+                break
+            window.used = used
+            held.append(window)
+            left.append(free)
+        else:
+            return held, left
+        self._undo_slots(slots, held, tokens, nano)
+        return None
+
+    def _undo_slots(self, slots: Sequence[Slot], held: Sequence[Window | _Period | None], tokens: int, nano: int) -> None:
+        taken = iter(held)
+        for kind, key, _ in slots:
+            amount = 1 if kind <= PLACE else nano if kind == MONEY else tokens
+            if not amount:
+                continue
+            try:
+                one = next(taken)
+            except StopIteration:
+                return
+            if one is None:
+                self._lower(key, 1)
+            else:
+                one.used -= amount
+
+    def settle_slots(
+        self,
+        slots: Sequence[Slot],
+        held: Sequence[Window | _Period | None],
+        size: tuple[int, int],
+        used: tuple[int, int],
+        now: float,
+    ) -> None:
+        """What `take_slots` held at *now* for *size* (tokens, nano) was really *used*."""
+        tokens, nano = size
+        more, more_nano = used[0] - tokens, used[1] - nano
+        at = 0
+        for kind, key, _ in slots:
+            if kind == TOKENS:
+                if tokens:
+                    held[at].used += more  # type: ignore[union-attr] # a period
+                    at += 1
+            elif kind == MONEY:
+                if nano:
+                    held[at].used += more_nano  # type: ignore[union-attr] # the same
+                    at += 1
+            elif kind == PLACE:
+                self._lower(key, 1)
+                at += 1
+            elif kind == REQUESTS:
+                at += 1
+            elif tokens:
+                window = held[at]
+                at += 1
+                if window.index * MINUTE <= now:  # type: ignore[union-attr] # it is still the same window
+                    window.used = max(0, window.used + more)  # type: ignore[union-attr]
+                else:
+                    window.correct(int(now // MINUTE), more)  # type: ignore[union-attr]
 
     def _refused(
         self, claims: Sequence[Claim], held: Sequence[Window | _Period | None], refused: Claim, wait: float, now: float
@@ -129,7 +246,7 @@ class MemoryCounters:
         """Give back what a hold took until it failed."""
         for claim, taken in zip(claims, held, strict=False):  # as far as we came
             if taken is None:
-                self._lower(claim)
+                self._lower(claim.key, claim.amount)
             else:
                 taken.used -= claim.amount
 
@@ -139,7 +256,7 @@ class MemoryCounters:
             return claim.limit - self._periods[claim.key].used
         if not claim.window:
             return claim.limit - self._gauges.get(claim.key, 0)
-        window = self._windows.get((claim.key, claim.window))
+        window = self._windows.get(claim.key if claim.window == MINUTE else (claim.key, claim.window))
         if window is None or window.index < int(now // claim.window) - 1:
             return claim.limit
         if window.index == int(now // claim.window) - 1:
@@ -153,7 +270,7 @@ class MemoryCounters:
         permit.token = None
         for claim, taken in zip(permit.claims, held, strict=True):
             if taken is None:
-                self._lower(claim)
+                self._lower(claim.key, claim.amount)
                 continue
             took = used.get(claim.key)
             if took is None:
@@ -185,18 +302,18 @@ class MemoryCounters:
 
     async def sweep(self, now: float) -> None:
         """Windows that can no longer count (theirs and the next are over) go, and periods that have ended."""
-        self._windows = {key: window for key, window in self._windows.items() if window.index >= int(now // key[1]) - 1}
+        self._windows = {key: window for key, window in self._windows.items() if window.index >= int(now // window.length) - 1}
         self._periods = {key: period for key, period in self._periods.items() if period.ends > now}
 
     async def close(self) -> None:
         """Nothing to let go of."""
 
-    def _lower(self, claim: Claim) -> None:
-        left = self._gauges.get(claim.key, 0) - claim.amount
+    def _lower(self, key: str, amount: int) -> None:
+        left = self._gauges.get(key, 0) - amount
         if left > 0:
-            self._gauges[claim.key] = left
+            self._gauges[key] = left
         else:
-            self._gauges.pop(claim.key, None)
+            self._gauges.pop(key, None)
 
 
 def counted(window: Window, length: int, now: float) -> int:
