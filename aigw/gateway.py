@@ -503,7 +503,7 @@ class Gateway:
                 groups,
                 config.model_groups,
                 residency=lambda name: one.residency if (one := self.providers.get(name)) is not None else "",
-                priced=_output_price(prices, currencies.usd),
+                priced=output_price(prices, currencies.usd),
                 most_output=defaults.max_output or 0,
             ),
             currencies=currencies,
@@ -867,7 +867,7 @@ def _key(table: ProviderTable, written: str | KeyTable, label: str, secret: str)
     )
 
 
-def _output_price(prices: PriceBook, usd: Callable[[int, str], int]) -> Callable[[str, str], float | None]:
+def output_price(prices: PriceBook, usd: Callable[[int, str], int]) -> Callable[[str, str], float | None]:
     """US dollars for a million output tokens of a model at a provider; None where nobody knows."""
 
     def price(provider: str, model: str) -> float | None:

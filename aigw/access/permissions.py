@@ -91,7 +91,11 @@ class Rule:
     def enter(self, exchange: Exchange) -> None:
         """Whether it may call so, from there. Raises PolicyError."""
         self.at(exchange.address)
-        name = endpoint(exchange.operation)
+        self.asks(exchange.operation)
+
+    def asks(self, operation: str) -> None:
+        """Whether it may ask for that at all. Raises PolicyError."""
+        name = endpoint(operation)
         for allowed in self._endpoints:
             if name not in allowed:
                 raise PolicyError(

@@ -13,10 +13,12 @@ from contextlib import AsyncExitStack
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aigw.config import terms
 from aigw.errors import ConfigError, GatewayError, StoreError, UpstreamError
 from aigw.exchange import Exchange, Receiver, UpstreamRequest, Usage
 
 if TYPE_CHECKING:
+    from aigw.access.quota import Window
     from aigw.cli.locations import Locations
     from aigw.cli.names import Names
     from aigw.consumer import Caller
@@ -33,6 +35,9 @@ PATIENCE = 600.0
 """Seconds the imagined caller waits: nothing here takes long."""
 
 THOUSAND = Usage(output=1000)
+
+LIMITS = {"rpm": "requests a minute", "tpm": "tokens a minute", "concurrency": "requests at once"}
+"""What limits are called, by the beginning of their counters' keys."""
 
 
 class Question(NamedTuple):
@@ -141,6 +146,9 @@ class _Walk:
             "server": None if state is None else self._server(state),
             "consumer": None,
             "limits": [],
+            "budgets": [],
+            "forbidden": [],
+            "max_output": None,
             "route": None,
             "canary": None,
             "prompt_tokens": 0,
@@ -160,6 +168,7 @@ class _Walk:
             caller = await self._caller()
             self._read()
             route = await self._route(caller)
+            route = self.exchange.chosen = self._permitted(caller, route)
             await self._go(route)
         except UpstreamError as error:
             if not self.exchange.chain:
@@ -181,7 +190,6 @@ class _Walk:
         from aigw.access.authenticate import ANONYMOUS, Directory
         from aigw.access.quota import Quota
         from aigw.cli.suggest import unknown
-        from aigw.consumer import Terms
         from aigw.storage.counters import MemoryCounters
 
         name, config = self.question.consumer, self.config
@@ -207,21 +215,72 @@ class _Walk:
                 raise objection
         if caller is not None:
             self.exchange.caller = caller
-            defaults = Terms(rpm=config.limits.rpm, concurrency=config.limits.concurrency)
-            claims = Quota(defaults, {}, MemoryCounters()).claims(caller)
-            self.facts["limits"] = [await self._limit(claim.limit, claim.window, caller) for claim in claims]
+            defaults = terms.terms(config.limits)
+            groups = {group: terms.terms(table) for group, table in config.groups.items()}
+            plan = Quota(defaults, groups, MemoryCounters()).plan(caller.consumer, self.exchange.at)
+            if plan is not None:
+                claims = [(claim.key, claim.limit) for claim in (*plan.requests, *plan.places)] + list(plan.tokens)
+                self.facts["limits"] = [await self._limit(key, limit, caller) for key, limit in claims]
+                self.facts["budgets"] = [await self._budget(window) for window in plan.budgets]
         return caller
 
-    async def _limit(self, limit: int, window: int, caller: Caller) -> dict[str, Any]:
-        """A limit, and what of it is used as far as records and the server tell."""
+    async def _limit(self, key: str, limit: int, caller: Caller) -> dict[str, Any]:
+        """A limit (*key*: "rpm:ID", of a group "rpm:g:NAME"), and what of it is used as far as records and the server tell."""
+        kind, _, holder = key.partition(":")
+        group = holder.removeprefix("g:") if holder.startswith("g:") else ""
         used: int | None = None
-        if not window:
-            if self.state is not None:
+        if kind == "concurrency":
+            if self.state is not None and not group:
                 used = self.state.get("in_flight", {}).get("by_consumer", {}).get(caller.consumer.name, 0)
         elif self.store is not None:
-            records = await self.store.records(since=time.time() - window, limit=100_000)
-            used = sum(record.consumer_id == caller.consumer.id for record in records)
-        return {"kind": "requests a minute" if window else "requests at once", "limit": limit, "used": used}
+            records = await self.store.records(since=time.time() - 60, limit=100_000)
+            of_it = [one for one in records if (one.group == group if group else one.consumer_id == caller.consumer.id)]
+            used = len(of_it) if kind == "rpm" else sum(one.input + one.output for one in of_it)
+        found = {"kind": LIMITS[kind], "limit": limit, "used": used}
+        return found | {"group": group} if group else found
+
+    async def _budget(self, window: Window) -> dict[str, Any]:
+        """A budget, and what of it is used as far as the ledger tells."""
+        used: int | None = None
+        if self.store is not None:
+            spent = await self.store.spent([window.holder], window.starts)
+            used = spent.get(window.holder, (0, 0))[not window.money]
+        scale = 1e9 if window.money else 1
+        return {
+            "whose": window.whose,
+            "unit": "usd" if window.money else "tokens",
+            "window": window.name,
+            "limit": window.limit / scale,
+            "used": None if used is None else used / scale,
+        }
+
+    def _permitted(self, caller: Caller | None, route: Route) -> Route:
+        """*route* less the places that the consumer may not use. Raises PolicyError."""
+        from aigw.access.permissions import Permissions
+        from aigw.gateway import output_price
+        from aigw.metering.currencies import Currencies
+
+        if caller is None:
+            return route
+        config = self.config
+        providers, defaults = self.names.providers, terms.terms(config.limits)
+        permissions = Permissions(
+            {group: terms.terms(table) for group, table in config.groups.items()},
+            config.model_groups,
+            residency=lambda name: one.residency if (one := providers.get(name)) is not None else "",
+            priced=output_price(self.names.prices, Currencies(config.currencies).usd),
+            most_output=defaults.max_output or 0,
+        )
+        rule = permissions.rule(caller.consumer)
+        if rule is None:
+            return route
+        rule.asks(self.exchange.operation)
+        narrowed = permissions.route(rule, self.exchange, route, self.operation)
+        left = {_id(place, self.exchange.requested_model) for place in narrowed.places}
+        every = [_id(place, self.exchange.requested_model) for place in route.places]
+        self.facts["forbidden"] = [place for place in every if place not in left]
+        self.facts["max_output"] = rule.max_output or None
+        return narrowed
 
     # what is asked, and where it goes
 

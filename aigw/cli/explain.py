@@ -230,10 +230,25 @@ def _who(facts: Mapping[str, Any]) -> list[Line]:
     group = f", group {consumer['group']}" if consumer["group"] else ""
     limits = [
         f"{figures.count(one['limit'])} {one['kind']}"
+        + (f" for {one['group']}" if one.get("group") else "")
         + (f" ({figures.count(one['used'])} used)" if one["used"] is not None else "")
         for one in facts["limits"]
     ]
-    return [("consumer", f"{consumer['name']}{group}; {', '.join(limits) or 'no limits'}")]
+    said = [("consumer", f"{consumer['name']}{group}; {', '.join(limits) or 'no limits'}")]
+    for one in facts["budgets"]:
+        amount, used = (_amount(one[part], one["unit"]) for part in ("limit", "used"))
+        said.append(("budget", f"{amount} a {one['window']} of the {one['whose']}{f' ({used} used)' if used else ''}"))
+    if facts["max_output"]:
+        said.append(("answer", f"of at most {figures.count(facts['max_output'])} tokens"))
+    if facts["forbidden"]:
+        said.append(("not allowed", ", ".join(facts["forbidden"])))
+    return said
+
+
+def _amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    return figures.money({"USD": round(value * 1e9)}) if unit == "usd" else f"{figures.count(int(value))} tokens"
 
 
 def _way(facts: Mapping[str, Any]) -> list[Line]:

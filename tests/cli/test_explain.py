@@ -109,3 +109,46 @@ def test_a_narrow_terminal(told: CommandLine) -> None:
     for line in terminal.before.splitlines():
         if not line.startswith(("No server", "not here")):
             assert len(line) <= 40 or " " not in line.strip(), line
+
+
+def test_what_a_consumer_may_and_how_much(aigw: CommandLine) -> None:
+    """Permissions leave places out or refuse, limits and budgets of consumer and group are told."""
+    aigw.config.write_text(
+        """
+[providers.demo]
+[providers.far]
+kind = "demo"
+residency = "us"
+[routes.fast]
+targets = [{provider = "far", model = "demo"}]
+fallback = [{provider = "demo", model = "demo"}]
+[groups.eng]
+residency = ["local"]
+tpm = 1000
+budgets = ["5 usd/day"]
+max_output = 300
+[consumers.ci]
+key = "the-key-of-ci-0123456789"
+group = "eng"
+deny = ["secret-*"]
+endpoints = ["chat"]
+rpm = 7
+"""
+    )
+    told = aigw("explain", "-m", "fast", "--consumer", "ci")
+    assert told.returncode == 0, told.stderr
+    said = " ".join(told.stdout.split())
+    assert "7 requests a minute" in said
+    assert "1,000 tokens a minute for eng" in said
+    assert "$5.00 a day of the group 'eng'" in said
+    assert "of at most 300 tokens" in said
+    assert "not allowed: far/demo" in said
+    facts = json.loads(aigw("explain", "-m", "fast", "--consumer", "ci", "--json").stdout)
+    assert facts["forbidden"] == ["far/demo"]
+    assert facts["first"] == "demo/demo"
+    for words, code in (
+        (("-m", "secret-plan"), "policy_forbidden"),
+        (("-m", "fast", "--as", "embeddings"), "policy_forbidden"),
+    ):
+        refused = aigw("explain", *words, "--consumer", "ci")
+        assert (refused.returncode, code in refused.stderr) == (1, True), refused.stderr + refused.stdout
