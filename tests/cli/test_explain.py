@@ -122,6 +122,8 @@ residency = "us"
 [routes.fast]
 targets = [{provider = "far", model = "demo"}]
 fallback = [{provider = "demo", model = "demo"}]
+[routes.secret-plan]
+targets = [{provider = "demo", model = "demo"}]
 [groups.eng]
 residency = ["local"]
 tpm = 1000
