@@ -98,7 +98,7 @@ class Directory:
         self._clock = clock
         self._consumers: dict[str, Consumer] = {}
         self._keys: dict[str, ConsumerKey] = {}
-        self._keys_of: dict[str, set[str]] = {}
+        self._keys_of: dict[str, tuple[str, ...]] = {}
         self._stored: dict[bytes, Caller] = {}
         self._callers: dict[bytes, Caller] = {}  # what authenticate reads: _stored, and the config's over it
         self.reconfigure(required=required, configured=configured)
@@ -111,7 +111,11 @@ class Directory:
         """Take another config's consumers; the store's stay. One of the config wins over a stored one with the same key."""
         self.required = required
         self._configured = {caller.key.digest: caller for caller in configured}
-        self._callers = self._stored | self._configured
+        self._put_together()
+
+    def _put_together(self) -> None:
+        """With nobody in the config one table will do: of a hundred thousand consumers another takes ten megabytes."""
+        self._callers = self._stored | self._configured if self._configured else self._stored
 
     def load(self, consumers: Iterable[Consumer], keys: Iterable[ConsumerKey], seq: int) -> None:
         """Replace all that came from the store by what it holds at change number *seq*."""
@@ -119,14 +123,14 @@ class Directory:
         self._keys, self._keys_of, self._stored = {}, {}, {}
         for key in keys:
             self._file(key)
-        self._callers = self._stored | self._configured
+        self._put_together()
         self.seq = seq
 
     def apply(self, consumers: Mapping[str, Consumer | None], keys: Mapping[str, ConsumerKey | None], seq: int) -> None:
         """Replace what changed up to change number *seq*, by id; None is one that is gone."""
         touched = set(keys)
         for consumer_id, consumer in consumers.items():
-            touched |= self._keys_of.get(consumer_id, set())
+            touched.update(self._keys_of.get(consumer_id, ()))
             if consumer is None:
                 self._consumers.pop(consumer_id, None)
             else:
@@ -134,7 +138,7 @@ class Directory:
         for key_id in touched:
             old = self._keys.pop(key_id, None)
             if old is not None:
-                self._keys_of[old.consumer_id].discard(key_id)
+                self._keys_of[old.consumer_id] = tuple(one for one in self._keys_of[old.consumer_id] if one != key_id)
                 self._stored.pop(old.digest, None)
                 if old.digest not in self._configured:
                     self._callers.pop(old.digest, None)
@@ -147,7 +151,9 @@ class Directory:
 
     def _file(self, key: ConsumerKey) -> None:
         self._keys[key.id] = key
-        self._keys_of.setdefault(key.consumer_id, set()).add(key.id)
+        known = self._keys_of.get(key.consumer_id, ())
+        if key.id not in known:
+            self._keys_of[key.consumer_id] = (*known, key.id)
         consumer = self._consumers.get(key.consumer_id)
         # A key whose consumer is not here (yet) opens nothing; one of another scheme is no SHA-256 of what callers send.
         if consumer is not None and key.scheme == "sha256":

@@ -32,7 +32,17 @@ from aigw.storage.base import Change, Filling, Rows, UsageRow
 from aigw.storage.migrations import POSTGRES_MIGRATIONS
 from aigw.storage.postgres_batch import BATCH_TABLES, Batch, Names
 from aigw.storage.questions import PAGE, answer, question
-from aigw.storage.rows import CONSUMER_FIELDS, KEPT_CHANGES, KEY_FIELDS, TABLES, consumer_from, consumer_row, key_from, quoted
+from aigw.storage.rows import (
+    CONSUMER_FIELDS,
+    KEPT_CHANGES,
+    KEY_FIELDS,
+    TABLES,
+    consumer_from,
+    consumer_row,
+    everyone,
+    key_from,
+    quoted,
+)
 from aigw.storage.spent import EXACT_FOR, QUARTER
 from aigw.storage.storable import read_line, storable, write_line
 
@@ -108,7 +118,7 @@ class PostgresStore:
             consumers = await connection.fetch(_SELECT_CONSUMER + " ORDER BY name", timeout=LONG)
             keys = await connection.fetch(_SELECT_KEY + " ORDER BY created, id", timeout=LONG)
             last = await connection.fetchval("SELECT coalesce(max(seq), 0) FROM change")
-        return await asyncio.to_thread(lambda: ([*map(consumer_from, consumers)], [*map(key_from, keys)], last))
+        return *await asyncio.to_thread(everyone, consumers, keys), last
 
     async def changes(self, since: int) -> list[Change]:
         async with self._connection() as connection:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from sys import intern
 from typing import Any
 
 import msgspec
@@ -39,10 +41,17 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
+@lru_cache(4096)
+def _terms(text: str) -> Terms:
+    """Terms are never changed in place, and thousands of consumers have the same: they are kept once."""
+    return msgspec.json.decode(text, type=Terms)
+
+
 def consumer_from(row: Sequence[Any]) -> Consumer:
     """The consumer of a row with the columns `CONSUMER_FIELDS`."""
     values = dict(zip(CONSUMER_FIELDS, row, strict=True))
-    values["terms"] = msgspec.json.decode(values["terms"], type=Terms)
+    values["terms"] = _terms(values["terms"])
+    values["group"], values["tags"] = intern(values["group"]), intern(values["tags"])  # thousands have the same
     return Consumer(**values | {name: bool(values[name]) for name in ("lead", "disabled")})
 
 
@@ -53,6 +62,15 @@ def consumer_row(consumer: Consumer) -> tuple[Any, ...]:
     return tuple((row | {"terms": msgspec.json.encode(consumer.terms).decode()}).values())
 
 
-def key_from(row: Sequence[Any]) -> ConsumerKey:
+def everyone(consumers: Iterable[Sequence[Any]], keys: Iterable[Sequence[Any]]) -> tuple[list[Consumer], list[ConsumerKey]]:
+    """All rows of both tables; of a consumer's id, which stands in both, there is one copy."""
+    found = [consumer_from(row) for row in consumers]
+    ids = {consumer.id: consumer.id for consumer in found}
+    return found, [key_from(row, ids) for row in keys]
+
+
+def key_from(row: Sequence[Any], ids: Mapping[str, str] = {}) -> ConsumerKey:
     """The key of a row with the columns `KEY_FIELDS`."""
-    return ConsumerKey(**dict(zip(KEY_FIELDS, row, strict=True)))
+    values = dict(zip(KEY_FIELDS, row, strict=True))
+    owner = values["consumer_id"]
+    return ConsumerKey(**values | {"scheme": intern(values["scheme"]), "consumer_id": ids.get(owner, owner)})

@@ -46,7 +46,17 @@ from aigw.storage.rollup import (
     by_hour,
     count_by_shape,
 )
-from aigw.storage.rows import CONSUMER_FIELDS, KEPT_CHANGES, KEY_FIELDS, TABLES, consumer_from, consumer_row, key_from, quoted
+from aigw.storage.rows import (
+    CONSUMER_FIELDS,
+    KEPT_CHANGES,
+    KEY_FIELDS,
+    TABLES,
+    consumer_from,
+    consumer_row,
+    everyone,
+    key_from,
+    quoted,
+)
 from aigw.storage.spent import EXACT_FOR, MERGED_AT_ONCE, QUARTER, charges
 from aigw.storage.storable import read_line, storable, write_line
 
@@ -146,9 +156,9 @@ class SqliteStore:
     async def consumers(self) -> tuple[list[Consumer], list[ConsumerKey], int]:
         def read() -> tuple[list[Consumer], list[ConsumerKey], int]:
             with self._transaction("BEGIN"):  # one moment for all three
-                consumers = [consumer_from(row) for row in self._connection.execute(_SELECT_CONSUMER + " ORDER BY name")]
-                keys = [key_from(row) for row in self._connection.execute(_SELECT_KEY + " ORDER BY created, id")]
-                return consumers, keys, self._last_change()
+                consumers = self._connection.execute(_SELECT_CONSUMER + " ORDER BY name")
+                found = everyone(consumers, self._connection.execute(_SELECT_KEY + " ORDER BY created, id"))
+                return *found, self._last_change()
 
         return await self._write(read)
 
