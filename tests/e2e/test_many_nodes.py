@@ -318,3 +318,70 @@ def test_a_key_that_must_rest_is_left_alone_by_all(tmp_path: Path, postgres: str
             assert len(far.seen["two"]) == asked + 20
         finally:
             nodes.close()
+
+
+def test_a_key_in_rotation_is_never_refused(tmp_path: Path, postgres: str, redis: Redis) -> None:
+    """With grace, on every node, all the while: the old one and the new one."""
+    fleet = Nodes(tmp_path, postgres, redis.url, 2).start()
+    try:
+        _, old = fleet.create_key("alice")
+        fleet.all_know(old)
+        statuses: Counter[int] = Counter()
+        over = threading.Event()
+
+        def call(node: Gateway) -> None:
+            while not over.is_set():
+                statuses[node.ask(HELLO, key=old).status] += 1
+
+        callers = [threading.Thread(target=call, args=(node,)) for node in fleet.nodes]
+        for caller in callers:
+            caller.start()
+        made = json.loads(fleet.nodes[0].aigw("keys", "rotate", "alice", "--grace", "1h", "--json").stdout)
+        for node in fleet.nodes:
+            eventually(lambda node=node: node.ask(HELLO, key=made["key"]).status == 200, within=5)
+        before = sum(statuses.values())
+        eventually(lambda: sum(statuses.values()) > before + 20)
+        over.set()
+        for caller in callers:
+            caller.join(30)
+        assert set(statuses) == {200}
+    finally:
+        fleet.close()
+
+
+def test_a_stream_asks_redis_nothing_per_chunk(tmp_path: Path, postgres: str, redis: Redis, far_side: FarSide) -> None:
+    """One round trip before the provider is asked, one settlement after; a hundred chunks more add none."""
+
+    async def play(peer: Peer, request: Request, number: int) -> None:
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        chunk = {
+            "id": "c",
+            "object": "chat.completion.chunk",
+            "model": "m",
+            "choices": [{"index": 0, "delta": {"content": "x"}}],
+        }
+        for _ in range(300 if number % 2 else 3):
+            await peer.send(b"data: " + json.dumps(chunk).encode() + b"\n\n", 0.002)
+        await peer.send(b"data: [DONE]\n\n")
+        peer.close()
+
+    far_side.scripts["p"] = play
+    fleet = Nodes(tmp_path, postgres, redis.url, 1, base=provider("p", far_side.url("p")) + route("m", target="p")).start()
+    try:
+        _, key = fleet.create_key("alice", Terms(rpm=10_000, tpm=10**9, budgets=(Budget(10**12, "tokens", "day"),)))
+        fleet.all_know(key)
+        (node,) = fleet.nodes
+        ask_once = {"model": "m", "stream": True, "messages": HELLO["messages"]}
+        node.ask(ask_once)  # number 0; primes the budget
+        counted = []
+        for _ in range(2):  # 300 chunks, then 3
+            before = scripts(redis)
+            began = time.monotonic()
+            assert node.ask(ask_once).status == 200
+            took = time.monotonic() - began
+            eventually(lambda: node.metrics()["aigw_records_pending"] == 0)
+            time.sleep(0.3)  # settlements go in batches
+            counted.append(scripts(redis) - before - int(took))  # heartbeats aside: one in two seconds
+        assert max(counted) <= 6, counted
+    finally:
+        fleet.close()
