@@ -48,6 +48,7 @@ from aigw.failover import Failover
 from aigw.hooks import Event, Listener
 from aigw.metering import usage as metering
 from aigw.metering.currencies import Currencies
+from aigw.metering.price_list import newest
 from aigw.metering.prices import PriceBook
 from aigw.pipeline import Pipeline
 from aigw.plugins import build
@@ -460,7 +461,8 @@ class Gateway:
             [claimant(config, provider) for provider in self.providers.values()],
             fallback=config.fallback.targets,
         )
-        prices = PriceBook(config.prices, {name: provider.price_id for name, provider in self.providers.items()})
+        kinds = {name: provider.price_id for name, provider in self.providers.items()}
+        prices = PriceBook(config.prices, kinds, newest(services.data_dir))
         self.board: Board = previous.board if previous is not None else Board()
         self.board.reconfigure(circuits(config.circuit))
         if hasattr(services.counters, "publish"):

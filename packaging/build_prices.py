@@ -235,6 +235,10 @@ def fallback_tables() -> list[dict[str, Any]]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+DATE = "2026-11-20"
+"""When the data was last looked through. A file of an earlier day never takes the place of one of a later day."""
+
+
 def build() -> bytes:
     tables = genai_tables() + fallback_tables()
     lines = [json.dumps(table, separators=(",", ":"), ensure_ascii=False) for table in tables]
@@ -245,6 +249,7 @@ def build() -> bytes:
         "tables": len(tables),
         "models": sum(len(table["models"]) for table in tables),
         "sha256": hashlib.sha256(body).hexdigest(),
+        "date": DATE,
     }
     return json.dumps(header).encode() + b"\n" + body
 

@@ -79,6 +79,7 @@ def understood(loaded: Loaded, data_dir: Path, environment: Mapping[str, str] | 
     """The names of *loaded*. *environment* replaces the process's own. Raises ConfigErrors with all that is wrong besides
     missing secrets."""
     from aigw.gateway import Build, claimant, models_url
+    from aigw.metering.price_list import newest
     from aigw.metering.prices import PriceBook
     from aigw.routing.live_models import LiveModels
     from aigw.routing.table import Table
@@ -94,7 +95,8 @@ def understood(loaded: Loaded, data_dir: Path, environment: Mapping[str, str] | 
         live = remembered.load(name, models_url(provider))
         table.set_live(name, live)
         listed[name] = list(dict.fromkeys([*config.providers[name].models, *live]))
-    prices = PriceBook(config.prices, {name: provider.price_id for name, provider in built.providers.items()})
+    kinds = {name: provider.price_id for name, provider in built.providers.items()}
+    prices = PriceBook(config.prices, kinds, newest(data_dir))
     missing = [loaded.located(problem) for problem in missing]
     return Names(loaded, missing, built.providers, table, listed, prices, built.keys, built.consumers)
 

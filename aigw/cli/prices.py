@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aigw.cli import output, saving
+from aigw.cli import output, prices_update, saving
 from aigw.cli.commands import Noun
 from aigw.cli.complete import provider_names, target_names
 from aigw.cli.locations import Locations, locations
@@ -184,6 +184,9 @@ def remove(
         output.fail(unknown("price", place, written if isinstance(written, dict) else ()))
         raise typer.Exit(1)
     saving.finish(where, file, f"Removed the price of {output.safe(place)}", dry_run=dry_run)
+
+
+app.command("update", epilog=prices_update.EXAMPLES)(prices_update.update)
 
 
 # ---- facts

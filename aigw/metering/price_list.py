@@ -6,6 +6,8 @@ decoded (the whole file holds 51).
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 from collections.abc import Iterable
 from datetime import date
@@ -16,6 +18,13 @@ import msgspec
 
 SOURCES = ("genai-prices", "fallback")
 """In the order they are asked."""
+
+FORMAT = 1
+
+FILE_NAME = "prices.jsonl"
+"""In the data directory: a price file that is newer than this version of aigw."""
+
+_log = logging.getLogger("aigw.metering")
 
 PATH = Path(__file__).with_name("data") / "prices.jsonl"
 
@@ -28,6 +37,51 @@ class Header(msgspec.Struct):
     tables: int
     models: int
     sha256: str
+    date: str = ""  # when it was made: 2026-11-24
+
+
+def header(line: bytes) -> Header:
+    """A price file's first line. Raises msgspec.MsgspecError."""
+    return msgspec.json.decode(line, type=Header)
+
+
+def checked(content: bytes) -> Header:
+    """The header of a price file's *content*. Raises ValueError for what is no whole price file of a format known here."""
+    line, _, rest = content.partition(b"\n")
+    try:
+        found = header(line)
+    except msgspec.MsgspecError:
+        raise ValueError("this is no price file: its first line is no header") from None
+    if found.format != FORMAT:
+        raise ValueError(f"its format is {found.format}; this version of aigw reads {FORMAT}")
+    if hashlib.sha256(rest).hexdigest() != found.sha256:
+        raise ValueError("it is damaged: its content does not have the SHA-256 that its header says")
+    decoder = msgspec.json.Decoder(Table)
+    try:
+        tables = [decoder.decode(row) for row in rest.splitlines() if row]
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"it cannot be read: {error}") from None
+    if {table.source for table in tables} - set(SOURCES) or not set(SOURCES) >= set(found.editions):
+        raise ValueError("it names sources that this version of aigw does not know")
+    return found
+
+
+def newest(data_dir: Path) -> Path:
+    """The price file to use: the one that `aigw prices update` put into *data_dir*, unless it is damaged or this version of
+    aigw came with a newer one."""
+    path = data_dir / FILE_NAME
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return PATH
+    try:
+        date_ = checked(content).date
+    except ValueError as error:
+        _log.warning("%s is not used: %s", path, error)
+        return PATH
+    with PATH.open("rb") as file:
+        own = header(file.readline()).date
+    return path if date_ >= own else PATH
 
 
 class Model(msgspec.Struct, array_like=True, frozen=True):

@@ -18,11 +18,12 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
+from pathlib import Path
 
 from aigw.config.schema import Price
 from aigw.errors import ConfigError
 from aigw.exchange import Cost, Usage
-from aigw.metering.price_list import SOURCES, PriceList
+from aigw.metering.price_list import PATH, SOURCES, PriceList
 from aigw.metering.tariff import Tariff
 
 TABLES = {
@@ -53,12 +54,13 @@ FIGURES = {name: name for name in Price.__struct_fields__ if name != "currency"}
 class PriceBook:
     """Prices of the configured providers. Made anew with each config; asked once per exchange, so answers are remembered."""
 
-    def __init__(self, overrides: Mapping[str, Price], kinds: Mapping[str, str]) -> None:
+    def __init__(self, overrides: Mapping[str, Price], kinds: Mapping[str, str], path: Path = PATH) -> None:
         """*overrides*: [prices] of the config, by "provider/model" (`*` and `?` allowed, any case; the provider is a name of
-        the config or a catalog row). *kinds*: provider name -> catalog row. Raises ConfigError for an entry that cannot be."""
+        the config or a catalog row). *kinds*: provider name -> catalog row. *path*: the price file. Raises ConfigError for an
+        entry that cannot be."""
         self._kinds = dict(kinds)
         self._overrides = [(pattern(key), tariff(key, price)) for key, price in sorted(overrides.items(), key=specific)]
-        self._list = PriceList({TABLES.get(kind, kind) for kind in kinds.values()})
+        self._list = PriceList({TABLES.get(kind, kind) for kind in kinds.values()}, path)
         self._found: dict[tuple[str, tuple[str, ...]], Tariff | None] = {}
 
     def price(self, provider: str, models: tuple[str, ...], usage: Usage, at: float) -> Cost | None:
