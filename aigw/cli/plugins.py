@@ -72,7 +72,7 @@ class {cls}(Plugin):
 # ---- list, show
 
 
-@app.command("list", epilog="\b\nExamples:\n  aigw plugins\n  aigw plugins --available\n  aigw plugins --json\n")
+@app.command("list", epilog="\b\nExamples:\n  aigw plugins\n  aigw plugins list --available\n  aigw plugins --json\n")
 def list_plugins(
     context: typer.Context,
     available: Annotated[bool, typer.Option("--available", help="What could be turned on, too.")] = False,
@@ -96,7 +96,9 @@ def list_plugins(
             [Column(name) for name in columns], [[output.safe(_cell(fact[name])) for name in columns] for fact in facts]
         )
     else:
-        output.note("No plugin is on. 'aigw plugins --available' lists what there is; 'aigw plugins new NAME' begins your own.")
+        output.note(
+            "No plugin is on. 'aigw plugins list --available' lists what there is; 'aigw plugins new NAME' begins your own."
+        )
 
 
 @app.command(epilog="\b\nExamples:\n  aigw plugins show prompt_decorator\n  aigw plugins show mask --json\n")

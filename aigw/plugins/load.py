@@ -86,6 +86,8 @@ def entry(
     if not common.enabled:
         return None
     source = find(name, common, places)
+    if common.routes and source.plugin.body is not Plugin.body:
+        raise ConfigError("it sees requests before a route is known; use `models`", key=f"plugins.{name}.routes")
     settings = configured(name, source.plugin, own)
     try:
         plugin = source.plugin(settings, host(name))

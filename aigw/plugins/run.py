@@ -21,6 +21,7 @@ from aigw.errors import GatewayError, InternalError, PolicyError
 from aigw.exchange import Attempt, Exchange, Headers, Record
 from aigw.hooks import AskAgain, EndStream, Reads, Reply, View
 from aigw.plugins.entry import Entry, watched
+from aigw.protocols import DIALECTS
 from aigw.protocols.operations import Operation
 from aigw.protocols.translation import translator
 from aigw.protocols.translation.assembly import Assembly, events_of
@@ -122,13 +123,21 @@ class Run:
     async def body(self) -> None:
         exchange = self._exchange
         for entry, view in tuple(self._views):
-            if "body" not in entry.has:
+            if "body" not in entry.has or (entry.scope.models and not entry.scope.covers("", self._model_named())):
                 continue
             made = await self._ask(entry, view, "body", entry.plugin.body(view, exchange.body))
             if isinstance(made, (bytes, bytearray)):
                 exchange.body = bytes(made)
             elif made is not None:
                 self._wrong(entry, view, "body", made)
+
+    def _model_named(self) -> str:
+        """What the body, which nobody has read, or else the path asks for."""
+        exchange = self._exchange
+        try:
+            return DIALECTS[exchange.dialect].read_request(exchange.body).model or exchange.requested_model
+        except GatewayError:
+            return exchange.requested_model
 
     async def request(self, route: Route, operation: Operation) -> Reply | None:
         """What a plugin answers in a provider's place; None where one is to be asked. `exchange.edited` says whether the body

@@ -201,3 +201,8 @@ def test_one_that_cannot_be_made(places: load.Places) -> None:
     put(places, text)
     with pytest.raises(ConfigError, match="could not be made: OSError: no list"):
         made(places, {})
+
+
+def test_before_a_route_is_known(places: load.Places) -> None:
+    with pytest.raises(ConfigError, match="before a route is known"):
+        made(places, {"routes": ["fast"], "set": {"n": 1}}, "transform")
