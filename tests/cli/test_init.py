@@ -424,14 +424,14 @@ def test_a_wrong_key_writes_nothing(fresh: CommandLine, far: Emulated) -> None:
 
 def test_a_dry_run(fresh: CommandLine) -> None:
     """Shows the file, later the difference; writes nothing."""
-    done = fresh("init", "--yes", "--demo", "--port", "52341", "--dry-run")
+    done = fresh("init", "--yes", "--demo", "--port", "22341", "--dry-run")
     assert done.returncode == 0
     assert "[providers.demo]" in done.stdout
     assert list(fresh.folder.iterdir()) == []
-    fresh("init", "--yes", "--demo", "--port", "52341")
+    fresh("init", "--yes", "--demo", "--port", "22341")
     before = files(fresh)
-    done = fresh("init", "--yes", "--port", "52342", "--dry-run")
-    assert "-port = 52341\n+port = 52342\n" in done.stdout
+    done = fresh("init", "--yes", "--port", "22342", "--dry-run")
+    assert "-port = 22341\n+port = 22342\n" in done.stdout
     assert {name: text for name, text in files(fresh).items() if "data" not in name} == {
         name: text for name, text in before.items() if "data" not in name
     }

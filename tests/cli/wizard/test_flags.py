@@ -181,7 +181,7 @@ def chosen(folder: Path, flags: Flags, config: str = TWO) -> Plan:
 
 def test_models(tmp_path: Path) -> None:
     """Named, or the first provider's usual one; a fallback only when it is named."""
-    plan = chosen(tmp_path, Flags(port=52341))
+    plan = chosen(tmp_path, Flags(port=22341))
     assert (plan.default, plan.fallback) == (Model("openai", "gpt-6-sol"), None)
     plan = chosen(tmp_path, Flags(default_model="deepseek/x", fallback="gpt-6-luna"))
     assert (plan.default, plan.fallback) == (Model("deepseek", "x"), Model("openai", "gpt-6-luna"))
@@ -189,7 +189,7 @@ def test_models(tmp_path: Path) -> None:
 
 def test_a_default_that_stands_stays(tmp_path: Path) -> None:
     """Unless another is named."""
-    assert chosen(tmp_path, Flags(port=52341), TWO + '[routes.default]\ntargets = [{provider = "deepseek"}]\n').default is None
+    assert chosen(tmp_path, Flags(port=22341), TWO + '[routes.default]\ntargets = [{provider = "deepseek"}]\n').default is None
 
 
 def test_what_a_new_provider_shadows_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -328,8 +328,8 @@ def test_no_provider_no_model(wizard: Wizard) -> None:
 
 def test_the_port(wizard: Wizard) -> None:
     """What stands, or 8080; only numbers of ports."""
-    plan, asker = wizard.ask("port", ("Port", "0"), ("Port", "x"), ("Port", "70000"), ("Port", "52341"))
-    assert plan.port == 52341
+    plan, asker = wizard.ask("port", ("Port", "0"), ("Port", "x"), ("Port", "70000"), ("Port", "22341"))
+    assert plan.port == 22341
     assert asker.complaints == ["a number from 1 to 65535"] * 3
 
 
@@ -343,7 +343,7 @@ def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert "(process " in said
         assert plan.port is not None
         assert plan.port > port
-        _, asker = Wizard(tmp_path / ".", "[server]\nport = 52399\n").ask("port", ("Port", str(port)), ("Port", "52341"))
+        _, asker = Wizard(tmp_path / ".", "[server]\nport = 22399\n").ask("port", ("Port", str(port)), ("Port", "22341"))
         assert f"{port} is taken by " in asker.complaints[0]
 
 
