@@ -4,6 +4,7 @@ name of their table, module and class. A module is imported when a config names 
 from __future__ import annotations
 
 BUILT_IN: dict[str, str] = {
+    "mask": "aigw.plugins.mask:Mask",
     "ip_filter": "aigw.plugins.ip_filter:IpFilter",
     "prompt_template": "aigw.plugins.prompt_template:PromptTemplate",
     "prompt_decorator": "aigw.plugins.prompt_decorator:PromptDecorator",
