@@ -70,12 +70,14 @@ def _kind(text: str) -> str:
         return "ID" if _is_id(digits + "X") else ""
     if len(digits) == 18 and _is_id(digits):
         return "ID"
-    if 13 <= len(digits) <= 19 and digits[0] in "23456" and _is_luhn(digits) and "+" not in text:
+    if text[0] == "+" and 8 <= len(digits) <= 15:
+        return "PHONE"
+    if 13 <= len(digits) <= 19 and digits[0] in "23456" and _is_luhn(digits):
         return "CARD"
     local = digits.removeprefix("86") if len(digits) == 13 else digits.removeprefix("0086") if len(digits) == 15 else digits
     if len(local) == 11 and local[0] == "1" and local[1] in "3456789" and "." not in text:
         return "PHONE"  # a mobile number of mainland China
-    return "PHONE" if text[0] == "+" and 8 <= len(digits) <= 15 else ""
+    return ""
 
 
 def _is_id(text: str) -> bool:
