@@ -23,8 +23,10 @@ Finder = Callable[[str], Iterator[Found]]
 
 _LOCAL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._%+-]{0,62}[A-Za-z0-9_%+-])?\Z")
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])")
-_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])(?:\+ ?)?\(?\d(?:[ ().-]{0,2}\d){6,20}[Xx]?(?![A-Za-z0-9_])")
-_IP = re.compile(r"(?<![A-Za-z0-9_.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![A-Za-z0-9_.])")
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])(?:\+ ?)?\(?\d(?:[ ().-]{0,2}\d){6,80}[Xx]?(?![A-Za-z0-9_])", re.ASCII)
+_IP = re.compile(
+    r"(?<![A-Za-z0-9_.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![A-Za-z0-9_.])", re.ASCII
+)
 _IBAN = re.compile(r"(?<![A-Za-z0-9_])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9_])")
 _KEY = re.compile(
     r"(?<![A-Za-z0-9_-])(?:"
@@ -34,7 +36,8 @@ _KEY = re.compile(
     r")(?![A-Za-z0-9_-])"
 )
 _KEY_BEGINNINGS = ("sk-", "gh", "glpat-", "AKIA", "ASIA", "AIza", "xox", "gsk_", "hf_", "LTAI", "eyJ")
-_DIGIT = re.compile(r"\d")
+_DIGIT = re.compile(r"[0-9]")
+_WORD = re.compile(r"\S+")
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999
 _CHECKS = "10X98765432"
 
@@ -60,12 +63,34 @@ def numbers(kinds: frozenset[str]) -> Finder:
             kind = _kind(match[0])
             if kind in kinds:
                 yield Found(match.start(), match.end(), kind)
+            elif not kind and " " in match[0]:  # several numbers, one after another
+                yield from _among(match[0], match.start(), kinds)
 
     return find
 
 
+MOST_WORDS = 8
+"""Into which a number may be divided by spaces; an IBAN has up to nine, a card five."""
+
+
+def _among(text: str, offset: int, kinds: frozenset[str]) -> Iterator[Found]:
+    """What some of the words of *text*, which stands at *offset*, are together: the longest first."""
+    words = [(word.start(), word.end()) for word in _WORD.finditer(text)]
+    first = 0
+    while first < len(words):
+        for last in range(min(len(words), first + MOST_WORDS) - 1, first - 1, -1):
+            start, end = words[first][0], words[last][1]
+            if (kind := _kind(text[start:end])) in kinds:
+                yield Found(offset + start, offset + end, kind)
+                first = last
+                break
+        first += 1
+
+
 def _kind(text: str) -> str:
-    digits = "".join(one for one in text if one.isdigit())
+    digits = "".join(one for one in text if "0" <= one <= "9")
+    if not digits:
+        return ""
     if text[-1] in "Xx":
         return "ID" if _is_id(digits + "X") else ""
     if len(digits) == 18 and _is_id(digits):

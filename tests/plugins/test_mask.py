@@ -130,7 +130,7 @@ def test_tool_arguments_only_when_asked() -> None:
 
 
 VALUES = st.sampled_from([ANN, PHONE, CARD, "bob@example.org", "+49 30 901820", "sk-proj-abcdefghijklmnopqrstuvwx"])
-WORDS = st.text(st.characters(exclude_characters="<>0123456789@", exclude_categories=["Cs"]), max_size=12)
+WORDS = st.text(st.characters(exclude_characters="<>@0123456789", exclude_categories=["Cs"]), max_size=12)
 
 
 @pytest.mark.parametrize("size", [200, pytest.param(10_000, marks=pytest.mark.long)])

@@ -53,6 +53,15 @@ def test_shapes(text: str, kind: str) -> None:
     assert kind in ("", "EMAIL") or found(f"xx{text}") != [(f"xx{text}", kind)]
 
 
+def test_numbers_beside_each_other() -> None:
+    """Each is found, whatever number stands before or behind it."""
+    assert found("5 13812345678 7") == [("13812345678", "PHONE")]
+    assert found("13812345678 13912345678") == [("13812345678", "PHONE"), ("13912345678", "PHONE")]
+    assert found("12 4111 1111 1111 1111, 34") == [("4111 1111 1111 1111", "CARD")]
+    assert found(" ".join(["13812345678"] * 20)) == [("13812345678", "PHONE")] * 20
+    assert found("\u1a90 13812345678") == [("13812345678", "PHONE")], "a digit of another script is none of it"
+
+
 def test_several() -> None:
     text = "ann@example.org, 13812345678 and bob@example.org 😀"
     assert found(text) == [("ann@example.org", "EMAIL"), ("13812345678", "PHONE"), ("bob@example.org", "EMAIL")]
