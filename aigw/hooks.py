@@ -320,9 +320,10 @@ class Plugin:
     come in one go. `fail`: what an error of the plugin does to the exchange, unless the config says otherwise: "open" goes on
     without it, "closed" ends the exchange (where it only listens, and in `head`, it always goes on). `covers`: families and
     names of operations whose requests it can look into; with "closed", a plugin of the phases mask and guard lets no others
-    pass (`uncovered = "pass"` in its table does). `Config`: what may stand in its table, with defaults.
+    pass (`uncovered = "pass"` in its table does). `timeout`: seconds for each asynchronous hook,
+    unless the config says otherwise. `Config`: what may stand in its table, with defaults.
 
-    Asynchronous hooks have a time limit (`timeout` in the config). The others must return at once: they run on the event loop.
+    The other hooks must return at once: they run on the event loop.
     """
 
     name: ClassVar[str] = ""
@@ -331,6 +332,7 @@ class Plugin:
     buffers: ClassVar[bool] = False
     fail: ClassVar[Literal["open", "closed"]] = "open"
     covers: ClassVar[frozenset[str]] = frozenset({"conversation"})
+    timeout: ClassVar[float] = 5.0
     Config: ClassVar[type[msgspec.Struct]] = NoConfig
 
     def __init__(self, config: Any, host: Host) -> None:

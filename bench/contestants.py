@@ -276,6 +276,20 @@ def start_limited(upstream: int, folder: Path, wrapper: Command = ()) -> Contest
     return Contestant(house.serve(wrapper), house.port, key, version, count_records=house.count_records)
 
 
+def with_plugins(tables: str) -> Starter:
+    """aigw with the plugins of *tables* (TOML)."""
+
+    def start(upstream: int, folder: Path, wrapper: Command = ()) -> Contestant:
+        house = Aigw(upstream, folder)
+        with (folder / "config.toml").open("a") as config:
+            config.write(tables)
+        key = house.create_key()
+        version = house.run("--version").strip().rpartition(" ")[2]
+        return Contestant(house.serve(wrapper), house.port, key, version, exact=False, count_records=house.count_records)
+
+    return start
+
+
 # ---- LiteLLM's proxy, for comparison ------------------------------------------------------------------------------------
 
 _LITELLM_VERSION = "1.106.2"
@@ -332,5 +346,7 @@ STARTERS: dict[str, Starter] = {
     "envoy": start_envoy,
     "aigw": start_aigw,
     "aigw-limits": start_limited,
+    "aigw-cache": with_plugins("\n[plugins.cache]\nalways = true\n"),
+    "aigw-mask": with_plugins("\n[plugins.mask]\n"),
     "litellm": start_litellm,
 }

@@ -90,7 +90,7 @@ def entry(
         plugin(load.configured(name, plugin, own), host or Alone(name)),
         scope=Scope(**{field: getattr(common, field) for field in load.SCOPE}),
         fail=common.fail or plugin.fail,
-        timeout=common.timeout,
+        timeout=common.timeout or plugin.timeout,
         uncovered=common.uncovered,
         order=common.order * 10_000 + number,
         counts=Counts(),

@@ -39,7 +39,7 @@ class Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     enabled: bool = True
     order: int = 0  # among plugins of one phase: smaller ones see a request first; then the config's order
     fail: Literal["", "open", "closed"] = ""  # when it fails: go on without it, or refuse; the plugin's own choice where unsaid
-    timeout: float = 5.0  # seconds for each of its asynchronous hooks
+    timeout: float | None = None  # seconds for each of its asynchronous hooks; unsaid: the plugin's own choice, mostly 5
     uncovered: Literal["refuse", "pass"] = "refuse"  # requests that a "closed" plugin cannot look into
     routes: tuple[str, ...] = ()  # names or globs, here and below; none: all
     models: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ def entry(
         plugin,
         scope=Scope(**{field: getattr(common, field) for field in SCOPE}),
         fail=common.fail or source.plugin.fail,
-        timeout=common.timeout,
+        timeout=common.timeout or source.plugin.timeout,
         uncovered=common.uncovered,
         order=common.order * 10_000 + number,
         counts=counts.setdefault(name, Counts()),
@@ -113,7 +113,7 @@ def split(name: str, table: Mapping[str, Any]) -> tuple[Common, dict[str, Any]]:
     own = {key: value for key, value in table.items() if key not in COMMON}
     said = {key: value for key, value in table.items() if key in COMMON}
     common = _converted(f"plugins.{name}", said, Common)
-    if not common.timeout > 0:
+    if common.timeout is not None and not common.timeout > 0:
         raise ConfigError("expected a number of seconds above 0", key=f"plugins.{name}.timeout")
     for number, tag in enumerate(common.tags):
         if "=" not in tag:

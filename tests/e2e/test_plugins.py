@@ -97,3 +97,21 @@ def test_code_is_swapped_and_streams_end_as_they_began(own: Callable[..., Gatewa
     assert b'"A"' in first.body
     assert first.body.endswith(b"data: [DONE]\n\n")
     assert not any(f'"{mark}"'.encode() in first.body for mark in "BCDEFGHIJKZ")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_cache_outlives_the_server(own: Callable[..., Gateway], far_side: FarSide, workers: int) -> None:
+    """Asked once, in one API; answered in another, by another process."""
+    config = provider("p", far_side.url("p")) + '[auth]\nrequired = false\n[plugins.cache]\nkept = "store"\n'
+    gateway = own(config, server=f"workers = {workers}\n")
+    gateway.start()
+    ask = HELLO | {"model": "p/m", "temperature": 0, "max_tokens": 9}
+    first = gateway.ask(ask, key="")
+    assert first.headers["x-aigw-cache"] == "miss"
+    before = len(far_side.seen["p"])
+    gateway.stop()
+    gateway.start()
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        again = gateway.ask(ask, path=path, key="")
+        assert (again.status, again.headers["x-aigw-cache"]) == (200, "hit")
+    assert len(far_side.seen["p"]) == before
