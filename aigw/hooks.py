@@ -138,9 +138,10 @@ class Host(Protocol):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer that a plugin gives in a provider's place. `answer` is a canonical one for conversations, else the JSON of an
-    answer of the caller's own dialect. `headers` go to the caller. `cost_saved` and `currency`: what the provider would have
-    taken for it, in nano-units, where that is known; `provider` and `model`: who said it first."""
+    """An answer that a plugin gives in a provider's place. `answer` is a canonical one for conversations, else the bytes of an
+    answer of the caller's own dialect (for a conversation that is `View.write`, and only where the plugin is `View.alone`).
+    `headers` go to the caller. `cost_saved` and `currency`: what the provider would have taken for it, in nano-units, where
+    that is known; `provider` and `model`: who said it first."""
 
     answer: canonical.Answer | bytes
     headers: tuple[tuple[str, str], ...] = ()
@@ -277,6 +278,20 @@ class View:
         self._run.must_read(self, "request")
         return self._exchange.body
 
+    @property
+    def untouched(self) -> bool:
+        """Whether no plugin before this one has changed the request."""
+        return not self._exchange.edited
+
+    @property
+    def alone(self) -> bool:
+        """Whether no plugin before this one wants to see an answer that it gives."""
+        return self._run.alone(self)
+
+    def write(self, answer: canonical.Answer) -> bytes:
+        """*answer* of a conversation in the caller's dialect, as events where it wants a stream. Raises GatewayError."""
+        return self._run.write(answer)
+
     def header(self, name: str, value: str) -> None:
         """Add a header to the answer."""
         self._run.header(name, value)
@@ -305,6 +320,10 @@ class Run(Protocol):
     def read_request(self, view: View) -> canonical.Request: ...
 
     def must_read(self, view: View, what: Reads) -> None: ...
+
+    def alone(self, view: View) -> bool: ...
+
+    def write(self, answer: canonical.Answer) -> bytes: ...
 
     def header(self, name: str, value: str) -> None: ...
 

@@ -246,6 +246,7 @@ class Pipeline:
         if reply is not None:
             given = Given(exchange, sink, [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers])
             exchange.cache_saving, exchange.currency, exchange.price_source = reply.cost_saved, reply.currency, "plugin"
+            exchange.answer_model = reply.model
             await given.take(reply.answer, operation, run)
             return given
         if exchange.edited and exchange.canonical.model != exchange.requested_model:

@@ -338,52 +338,34 @@ class Transform(Relay):
 class Given:
     """An answer that no provider gave, on its way into the caller's shape: a plugin's."""
 
-    __slots__ = ("_exchange", "_held", "_renderer", "_sink", "_wire", "body")
+    __slots__ = ("_exchange", "_sink", "_wire", "body")
 
     def __init__(self, exchange: Exchange, sink: Sink, wire: Headers) -> None:
         """*wire*: headers for the caller besides those of the exchange."""
         self._exchange, self._sink = exchange, sink
         self._wire = [*wire, *(exchange.wire or ())]
-        self._renderer: StreamRenderer | None = None
-        self._held = b""
         self.body = b""
 
     async def take(self, answer: Answer | bytes, operation: Operation, run: Run) -> None:
         """Plugins that saw the request before whoever answered it see the answer after. Raises GatewayError."""
         exchange = self._exchange
         exchange.status, exchange.usage, exchange.cost = 200, Usage(), 0
-        if isinstance(answer, bytes):
-            self.body = answer
-        else:
+        if isinstance(answer, Answer):
             answer = await run.answer(answer)
-            front = translator(operation.name)
-            if exchange.canonical is None:
-                exchange.canonical = front.parse_request(exchange.body, exchange.requested_model, stream=exchange.stream)
-            reply = Reply(
-                request=exchange.canonical,
-                id=exchange.id,
-                model="",
-                now=exchange.at,
-                include_usage=getattr(exchange.canonical, "include_usage", True),
-            )
             exchange.answer_model = answer.model
             exchange.finish_reason = answer.choices[0].finish if answer.choices else ""
-            if exchange.stream:
-                self._renderer = front.renderer(reply)
-                self._held = self._renderer.render(events_of(answer))
-                self._wire.insert(0, (b"content-type", front.content_type))
-            else:
-                self.body = front.render_answer(answer, reply)
-        if self._renderer is None:
-            self._wire.insert(0, (b"content-type", b"application/json"))
-        exchange.bytes_out = len(self.body) + len(self._held)
+            answer = run.write(answer)
+        self.body = answer
+        kind = translator(operation.name).content_type if exchange.stream else b"application/json"
+        self._wire.insert(0, (b"content-type", kind))
+        exchange.bytes_out = len(answer)
         exchange.first_token_at = perf_counter()
 
     def finish(self) -> None:
-        if self._renderer is None:
+        if not self._exchange.stream:
             self._sink.answer(200, self._wire, self.body)
             return
         self._exchange.streaming = True
         self._sink.begin(200, self._wire)
-        self._sink.write(self._held + self._renderer.end())
+        self._sink.write(self.body)
         self._sink.end()

@@ -347,6 +347,8 @@ STARTERS: dict[str, Starter] = {
     "aigw": start_aigw,
     "aigw-limits": start_limited,
     "aigw-cache": with_plugins("\n[plugins.cache]\nalways = true\n"),
+    "aigw-guard": with_plugins('\n[plugins.guard]\nwords = ["forbidden words", "of a kind"]\n'),
+    "aigw-mask+guard": with_plugins('\n[plugins.mask]\n[plugins.guard]\nwords = ["forbidden words", "of a kind"]\n'),
     "aigw-mask": with_plugins("\n[plugins.mask]\n"),
     "litellm": start_litellm,
 }

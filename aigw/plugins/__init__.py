@@ -6,6 +6,7 @@ from __future__ import annotations
 BUILT_IN: dict[str, str] = {
     "mask": "aigw.plugins.mask:Mask",
     "cache": "aigw.plugins.cache:Cache",
+    "guard": "aigw.plugins.guard:Guard",
     "ip_filter": "aigw.plugins.ip_filter:IpFilter",
     "prompt_template": "aigw.plugins.prompt_template:PromptTemplate",
     "prompt_decorator": "aigw.plugins.prompt_decorator:PromptDecorator",

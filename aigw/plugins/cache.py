@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from operator import mul
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -121,7 +121,8 @@ class Cache(Plugin):
                 raise ConfigError("expected a number above 0, at most 1", key=f"{key}.semantic.threshold")
             if not config.semantic.most > 0:
                 raise ConfigError("expected a number above 0", key=f"{key}.semantic.most")
-        self._shelf = Shelf(config.memory * 1024 * 1024)
+        self._shelf: Shelf[Kept] = Shelf(config.memory * 1024 * 1024)
+        self._written_out: Shelf[WrittenOut] = Shelf(config.memory * 1024 * 1024 // 4)
         self._flights: dict[str, Flight] = {}
         self._likes: OrderedDict[str, Likes] = OrderedDict()
         self._writing: set[asyncio.Task[None]] = set()
@@ -130,6 +131,7 @@ class Cache(Plugin):
         if isinstance(previous, Cache):
             self._shelf, self._likes, self._flights = previous._shelf, previous._likes, previous._flights  # noqa: SLF001
             self._shelf.most = self.config.memory * 1024 * 1024
+            self._written_out = previous._written_out  # noqa: SLF001
             if (self.config.semantic and self.config.semantic.model) != (
                 previous.config.semantic and previous.config.semantic.model
             ):
@@ -143,6 +145,11 @@ class Cache(Plugin):
 
     async def request(self, view: View) -> Reply | None:
         reads, writes, oldest = _wishes(view.headers)
+        raw = self._key(view, view.body, stream=view.stream) if view.conversation and view.untouched and view.alone else ""
+        if reads and raw:
+            reply = self._as_before(raw, oldest)
+            if reply is not None:
+                return reply
         found = self._question(view) if reads or writes else None
         if found is None:
             view.header("x-aigw-cache", "skip")
@@ -154,7 +161,7 @@ class Cache(Plugin):
             for waited in range(3):
                 kept = await self._known(key, oldest)
                 if kept is not None:
-                    return self._again(view, kept)
+                    return self._again(view, kept, key, raw)
                 flight = self._flights.get(key)
                 if flight is None or not writes or waited == 2:
                     break
@@ -163,7 +170,7 @@ class Cache(Plugin):
                 # else whoever asked got no answer: one of those who waited asks next, and the others wait once more
         kind, vector = "", None
         if self.config.semantic is not None and question is not None:
-            kind, vector, reply = await self._alike(view, question, oldest if reads else -1)
+            kind, vector, reply = await self._alike(view, question, oldest if reads else -1, raw)
             if reply is not None:
                 return reply
         leads = None
@@ -201,10 +208,11 @@ class Cache(Plugin):
         # an answer that the provider keeps has an id that a later request names: each needs its own
         return view.operation != "responses" or request.store is False
 
-    def _key(self, view: View, question: bytes) -> str:
+    def _key(self, view: View, question: bytes, *, stream: bool | None = None) -> str:
+        """*stream* tells apart requests as they came; a question is the same either way."""
         share = self.config.share
         whose = "" if share == "all" else f"g:{view.group}" if share == "group" and view.group else f"c:{view.consumer_id}"
-        what = "conversation" if view.conversation else view.operation
+        what = "conversation" if view.conversation and stream is None else f"{view.operation} {stream or ''}"
         return hashlib.sha256(
             "\0".join((whose, what, view.route, view.model, "")).encode("utf-8", "replace") + question
         ).hexdigest()
@@ -214,7 +222,7 @@ class Cache(Plugin):
         if kept is None and self.config.kept == "store":
             kept = await self._stored(key)
             if kept is not None:
-                self._shelf.put(key, kept)
+                self._shelf.put(key, kept, len(kept.answer))
         return kept if kept is not None and time.time() - kept.at < min(self.config.ttl, oldest) else None
 
     async def _stored(self, key: str) -> Kept | None:
@@ -232,24 +240,35 @@ class Cache(Plugin):
             self.host.count("corrupt")
             return None
 
-    def _again(self, view: View, kept: Kept, similarity: float | None = None) -> Reply | None:
-        """The answer once more; None where it cannot be read."""
+    def _as_before(self, raw: str, oldest: float) -> Reply | None:
+        """The answer to a request that came like this before, byte for byte."""
+        found = self._written_out.get(raw)
+        kept = None if found is None else self._shelf.get(found.key)
+        if found is None or kept is None or kept.at != found.at or time.time() - kept.at >= min(self.config.ttl, oldest):
+            return None
+        self.host.count("hit")
+        return _reply(kept, found.body)
+
+    def _again(self, view: View, kept: Kept, key: str, raw: str, similarity: float | None = None) -> Reply | None:
+        """The answer once more; None where it cannot be read. *raw*: the key of the request as it came, "" where others see the
+        answer."""
         answer: Answer | bytes
         try:
             answer = read(kept.answer) if kept.conversation else kept.answer
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
             self.host.count("corrupt")
             return None
+        if raw and isinstance(answer, Answer):
+            answer = view.write(answer)
+            self._written_out.put(raw, WrittenOut(key, kept.at, answer), len(answer))
         self.host.count("hit" if similarity is None else "alike")
-        age = str(max(0, int(time.time() - kept.at)))
-        headers = [("x-aigw-cache", "hit"), ("age", age)]
-        if similarity is not None:
-            headers.append(("x-aigw-similarity", f"{similarity:.3f}"))
-        return Reply(answer, tuple(headers), kept.cost, kept.currency, kept.provider, kept.model)
+        return _reply(kept, answer, similarity)
 
     # questions that mean the same
 
-    async def _alike(self, view: View, request: Request, oldest: float) -> tuple[str, array[float] | None, Reply | None]:
+    async def _alike(
+        self, view: View, request: Request, oldest: float, raw: str
+    ) -> tuple[str, array[float] | None, Reply | None]:
         """The kind of question this is, where it stands among its like, and an answer to one of them."""
         semantic = self.config.semantic
         text = _last_words(request)
@@ -272,7 +291,7 @@ class Cache(Plugin):
         for key, similarity in likes.nearest(vector, semantic.threshold):
             kept = await self._known(key, oldest)
             if kept is not None:
-                reply = self._again(view, kept, similarity)
+                reply = self._again(view, kept, key, raw, similarity)
                 if reply is not None:
                     return kind, vector, reply
         return kind, vector, None
@@ -308,7 +327,7 @@ class Cache(Plugin):
             kept = Kept(
                 answer, time.time(), view.conversation, record.cost or 0, record.currency, record.provider, record.model
             )
-            self._shelf.put(asked.key, kept)
+            self._shelf.put(asked.key, kept, len(kept.answer))
             if asked.vector is not None and self.config.semantic is not None:
                 self._remember(asked)
             if self.config.kept == "store":
@@ -342,32 +361,51 @@ class Cache(Plugin):
             self.host.count("store_failed")
 
 
-class Shelf:
-    """Answers in memory, at most `most` bytes of them; those that nobody asked for longest go first."""
+class WrittenOut(NamedTuple):
+    """The answer `key`, kept at `at`, as one way of asking for it wants it."""
+
+    key: str
+    at: float
+    body: bytes
+
+
+T = TypeVar("T")
+
+
+class Shelf(Generic[T]):
+    """What takes memory, at most `most` bytes of it; what nobody asked for longest goes first."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.size = 0
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[T, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, key: str) -> Kept | None:
-        kept = self._kept.get(key)
-        if kept is not None:
-            self._kept.move_to_end(key)
-        return kept
+    def get(self, key: str) -> T | None:
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        self._kept.move_to_end(key)
+        return found[0]
 
-    def put(self, key: str, kept: Kept) -> None:
+    def put(self, key: str, value: T, size: int) -> None:
         before = self._kept.pop(key, None)
         if before is not None:
-            self.size -= len(before.answer) + OVERHEAD
-        self._kept[key] = kept
-        self.size += len(kept.answer) + OVERHEAD
+            self.size -= before[1]
+        self._kept[key] = (value, size + OVERHEAD)
+        self.size += size + OVERHEAD
         while self.size > self.most:
-            _, gone = self._kept.popitem(last=False)
-            self.size -= len(gone.answer) + OVERHEAD
+            self.size -= self._kept.popitem(last=False)[1][1]
+
+
+def _reply(kept: Kept, answer: Answer | bytes, similarity: float | None = None) -> Reply:
+    age = str(max(0, int(time.time() - kept.at)))
+    headers: tuple[tuple[str, str], ...] = (("x-aigw-cache", "hit"), ("age", age))
+    if similarity is not None:
+        headers = (*headers, ("x-aigw-similarity", f"{similarity:.3f}"))
+    return Reply(answer, headers, kept.cost, kept.currency, kept.provider, kept.model)
 
 
 class Likes:

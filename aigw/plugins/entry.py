@@ -122,12 +122,27 @@ class Entry:
 HOOKS = ("received", "body", "request", "failed", "head", "event", "events", "answer", "complete", "recorded")
 
 
+def started(entry: Entry, work: Coroutine[Any, Any, Any]) -> Any:
+    """Runs *work* until it waits for something, and returns what. Raises StopIteration with its result when it ends first."""
+    began = entry.busy_since = perf_counter()
+    try:
+        return work.send(None)
+    finally:
+        entry.busy_since = 0.0
+        entry.took(perf_counter() - began)
+
+
 @coroutine
-def watched(entry: Entry, work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs *work*, and tells *entry* of each stretch between two waits: asynchronous code that forgets to wait is found so."""
+def watched(entry: Entry, work: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
+    """Goes on with *work*, which waits for *waits_for*, and tells *entry* of each stretch between two waits: asynchronous code
+    that forgets to wait is found so."""
     send, throw = work.send, work.throw
-    thrown: BaseException | None = None
     while True:
+        thrown: BaseException | None = None
+        try:
+            yield waits_for
+        except BaseException as error:  # noqa: BLE001 - it is the plugin's to handle, a cancellation too
+            thrown = error
         began = entry.busy_since = perf_counter()
         try:
             waits_for = send(None) if thrown is None else throw(thrown)
@@ -136,8 +151,3 @@ def watched(entry: Entry, work: Coroutine[Any, Any, Any]) -> Any:
         finally:
             entry.busy_since = 0.0
             entry.took(perf_counter() - began)
-        thrown = None
-        try:
-            yield waits_for
-        except BaseException as error:  # noqa: BLE001 - it is the plugin's to handle, a cancellation too
-            thrown = error

@@ -20,11 +20,12 @@ from aigw.deployment import Route
 from aigw.errors import GatewayError, InternalError, PolicyError
 from aigw.exchange import Attempt, Exchange, Headers, Record
 from aigw.hooks import AskAgain, EndStream, Reads, Reply, View
-from aigw.plugins.entry import Entry, watched
+from aigw.plugins.entry import Entry, started, watched
 from aigw.protocols import DIALECTS
 from aigw.protocols.operations import Operation
 from aigw.protocols.translation import translator
 from aigw.protocols.translation.assembly import Assembly, events_of
+from aigw.protocols.translation.contract import Reply as Replied
 
 if TYPE_CHECKING:
     from aigw.plugins.manager import Manager
@@ -95,6 +96,31 @@ class Run:
         entry = next(entry for entry, known in self._views if known is view)
         if what not in entry.plugin.reads:
             raise RuntimeError(f"the plugin does not say that it reads the {what}: add it to `reads`")
+
+    def alone(self, view: View) -> bool:
+        for entry, known in self._views:
+            if known is view:
+                return True
+            if entry.reads_stream or entry.reads_answer:
+                return False
+        return True
+
+    def write(self, answer: Answer) -> bytes:
+        exchange = self._exchange
+        front = translator(exchange.operation)
+        if exchange.canonical is None:
+            exchange.canonical = front.parse_request(exchange.body, exchange.requested_model, stream=exchange.stream)
+        reply = Replied(
+            request=exchange.canonical,
+            id=exchange.id,
+            model="",
+            now=exchange.at,
+            include_usage=getattr(exchange.canonical, "include_usage", True),
+        )
+        if not exchange.stream:
+            return front.render_answer(answer, reply)
+        renderer = front.renderer(reply)
+        return renderer.render(events_of(answer)) + renderer.end()
 
     def header(self, name: str, value: str) -> None:
         line = (name.lower().encode("ascii"), value.encode("latin-1"))
@@ -342,8 +368,11 @@ class Run:
         """What the plugin says; *otherwise* when it failed and the exchange goes on without it."""
         entry.counts.calls += 1
         try:
+            waits_for = started(entry, work)  # most have nothing to wait for, and need no clock
             async with asyncio.timeout(entry.timeout):
-                return await watched(entry, work)
+                return await watched(entry, work, waits_for)
+        except StopIteration as end:
+            return end.value
         except (AskAgain, EndStream):
             raise
         except GatewayError:

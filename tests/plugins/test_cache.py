@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from aigw.canonical import Answer, Choice, Citation, Foreign, Media, Refusal, Spent, Text, Thinking, ToolCall
 from aigw.errors import ConfigError, StoreError, UpstreamError
 from aigw.plugins import cache
-from aigw.plugins.cache import Cache, Kept, Likes, Shelf, read, write
+from aigw.plugins.cache import Cache, Likes, Shelf, read, write
 from aigw.plugins.mask import Mask
 from tests.plugged import Alone, entry, manager
 from tests.walk import ANSWER, CONFIG, DONE, GOOD, USAGE_EVENT, Play, Walk, answers, chunk, fails, streams, unreachable
@@ -436,9 +436,9 @@ def test_garbage_is_no_answer(said: bytes) -> None:
 
 
 def test_the_shelf_is_bounded() -> None:
-    shelf = Shelf(10_000)
+    shelf: Shelf[int] = Shelf(10_000)
     for number in range(100):
-        shelf.put(str(number), Kept(b"x" * 600, 0.0, conversation=True))
+        shelf.put(str(number), number, 600)
         shelf.get("0")
     assert len(shelf) == 10
     assert shelf.size == 10_000

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
 from aigw.canonical import Answer, Event
 from aigw.hooks import Plugin, Reads, View
-from aigw.plugins.entry import watched
+from aigw.plugins.entry import Entry, started, watched
 from tests.plugged import entry
+
+
+async def both(made: Entry, work: Coroutine[Any, Any, Any]) -> Any:
+    return await watched(made, work, started(made, work))
+
 
 ALL: frozenset[Reads] = frozenset({"request", "answer", "stream"})
 
@@ -69,7 +76,7 @@ async def test_only_its_own_time_is_counted() -> None:
         await asyncio.sleep(0.05)
         return 3
 
-    assert await watched(made, waits()) == 3
+    assert await both(made, waits()) == 3
     assert made.counts.seconds < 0.04
 
     async def works() -> None:
@@ -77,7 +84,7 @@ async def test_only_its_own_time_is_counted() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        await watched(made, works())
+        await both(made, works())
     assert made.counts.seconds >= 0.02
     assert made.counts.worst >= 0.02
 
@@ -90,7 +97,7 @@ async def test_only_its_own_time_is_counted() -> None:
             caught.append(1)
         return "went on"
 
-    task = asyncio.ensure_future(watched(made, is_cancelled()))
+    task = asyncio.ensure_future(both(made, is_cancelled()))
     await asyncio.sleep(0.01)
     task.cancel()
     assert await task == "went on"
