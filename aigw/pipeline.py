@@ -245,10 +245,15 @@ class Pipeline:
         reply = await run.request(route, operation)
         if reply is not None:
             given = Given(exchange, sink, [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers])
-            exchange.cache_saving, exchange.currency, exchange.price_source = reply.cost_saved, reply.currency, "plugin"
             exchange.answer_model = reply.model
-            await given.take(reply.answer, operation, run)
-            return given
+            try:
+                await given.take(reply.answer, operation, run)
+            except AskAgain as again:  # of a plugin that the given answer does not do for
+                exchange.canonical, exchange.edited, exchange.status, exchange.cost = again.request, True, 0, None
+                exchange.first_token_at, exchange.answer_model = 0.0, ""
+            else:
+                exchange.cache_saving, exchange.currency, exchange.price_source = reply.cost_saved, reply.currency, "plugin"
+                return given
         if exchange.edited and exchange.canonical.model != exchange.requested_model:
             exchange.requested_model = exchange.canonical.model
             route = self.table.resolve(exchange.requested_model)

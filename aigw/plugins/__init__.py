@@ -4,6 +4,7 @@ name of their table, module and class. A module is imported when a config names 
 from __future__ import annotations
 
 BUILT_IN: dict[str, str] = {
+    "json_answer": "aigw.plugins.json_answer:JsonAnswer",
     "mask": "aigw.plugins.mask:Mask",
     "cache": "aigw.plugins.cache:Cache",
     "guard": "aigw.plugins.guard:Guard",

@@ -120,6 +120,19 @@ class WordList:
                 return len(text) - (match.start() if plain else _origins(text)[match.start()])
         return 0
 
+    def harmless(self, text: str) -> bool:
+        """Whether *text* has nothing of any entry in it and ends with no beginning of one: a quick look, which may say no to
+        what is harmless."""
+        if not text.isascii():
+            return False
+        words = _SIMPLE.findall(folded := text.lower())
+        if not self._first.keys().isdisjoint(words):
+            return False
+        if not words or not folded.endswith(last := words[-1]):
+            return True
+        number = bisect_left(self._all, last)
+        return number == len(self._all) or not self._all[number].startswith(last)
+
     @staticmethod
     def _back(folded: str, start: int) -> int:
         """Where the word begins in whose middle *start* is."""

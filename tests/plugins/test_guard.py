@@ -169,7 +169,9 @@ def play(pieces: list[str], **table: Any) -> tuple[str, bool, list[int]]:
     out, waited, came = "", [], 0
     try:
         for piece in pieces:
-            for event in heard.event(TextDelta(piece)) or ():
+            said = TextDelta(piece)
+            made_of = heard.event(said)
+            for event in [said] if made_of is None else made_of:
                 out += event.text if isinstance(event, TextDelta) else ""
             came += len(piece)
             waited.append(came - len(out))
