@@ -534,6 +534,8 @@ class Pipeline:
             except Exception as error:  # noqa: BLE001 - the others' answers must not end here
                 log.error("request %s was not finished: %s at %s", exchange.id, type(error).__name__, _where(error))
                 sink.abort()
+            if exchange.run is not None:
+                exchange.run.over()
             if exchange.mirrored and self.canaries is not None:
                 self.canaries.mirror(exchange, self._serve_shadow)
         if ended is not None and not ended.done():

@@ -33,6 +33,7 @@ from aigw.canonical import (
 from aigw.errors import ConfigError
 from aigw.hooks import Host, Plugin, View
 from aigw.plugins import personal
+from aigw.plugins.patterns import Pattern
 
 LONGEST_NAME = 24
 """Characters of a kind's name; placeholders are held back in streams until they are whole, so they must be short."""
@@ -281,9 +282,11 @@ def _finder(one: Custom, key: str) -> personal.Finder:
         raise ConfigError(f"expected up to {LONGEST_NAME} capital letters, digits and _", key=f"{key}.name")
     if bool(one.words) == bool(one.pattern) or not all(one.words):
         raise ConfigError("expected words, or a pattern", key=key)
-    longest = sorted(one.words, key=len, reverse=True)
+    if one.words:
+        longest = sorted(one.words, key=len, reverse=True)
+        return personal.patterns(one.name, re.compile("|".join(map(re.escape, longest))))
     try:
-        pattern = re.compile(one.pattern or "|".join(map(re.escape, longest)))
-    except re.error as error:
-        raise ConfigError(f"is no regular expression: {error}", key=f"{key}.pattern") from None
-    return personal.patterns(one.name, pattern)
+        pattern = Pattern(one.pattern)
+    except ValueError as error:
+        raise ConfigError(str(error), key=f"{key}.pattern") from None
+    return lambda text: (personal.Found(start, end, one.name) for start, end in pattern.places(text))

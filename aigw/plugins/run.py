@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,6 +38,29 @@ PRIVATE = frozenset(
 """Headers of the caller's that may hold its key."""
 
 _ALL: frozenset[Reads] = frozenset({"request", "answer", "stream"})
+
+
+class Shown(Mapping[str, str]):
+    """Headers but for private ones, by names of any case; copies nothing."""
+
+    __slots__ = ("_said",)
+
+    def __init__(self, said: Mapping[str, str]) -> None:
+        self._said = said
+
+    def __getitem__(self, name: str) -> str:
+        if name.lower() in PRIVATE:
+            raise KeyError(name)
+        return self._said[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return default if name.lower() in PRIVATE else self._said.get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.lower() for name in self._said if name.lower() not in PRIVATE))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class Run:
@@ -70,8 +93,7 @@ class Run:
     @property
     def headers(self) -> Mapping[str, str]:
         if self._headers is None:
-            said = self._exchange.headers
-            self._headers = {name.lower(): value for name, value in said.items() if name.lower() not in PRIVATE}
+            self._headers = Shown(self._exchange.headers)
         return self._headers
 
     @property
@@ -361,6 +383,11 @@ class Run:
                 except Exception as error:  # noqa: BLE001 - as above; nothing can be refused any more
                     self._note(entry, "recorded", error)
         self._manager.ended()
+
+    def over(self) -> None:
+        """Nothing comes any more: let go of what refers to each other, or the garbage collector has to find it."""
+        self._views = []
+        self._exchange.run = None
 
     # asking
 

@@ -173,6 +173,7 @@ async def test_mask_and_restore_is_the_identity(size: int) -> None:
         {"custom": [{"name": "A"}]},
         {"custom": [{"name": "A", "words": ["x"], "pattern": "y"}]},
         {"custom": [{"name": "A", "pattern": "("}]},
+        {"custom": [{"name": "A", "pattern": "(a+)+b"}]},
         {"mode": "maybe"},
     ],
 )
