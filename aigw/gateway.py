@@ -440,6 +440,8 @@ class Gateway:
         self.keeps_address, self.keeps_agent = config.storage.client_ip, config.storage.client_agent
         self.draining = False
         self.active = 0
+        self.built_at = time.time()
+        self.number: int = 1 if previous is None else previous.number + 1  # of configs since the start
         self._done = asyncio.Event()
         self._unknown_key = asyncio.Event()
         self._signed_at = -SIGN_IN_AGAIN  # monotonic: when the keys of [auth.jwt] were last read

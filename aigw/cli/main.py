@@ -37,6 +37,7 @@ COMMANDS = {
     "top": "What happens now: live figures, until q.",
     "logs": "What was asked and what became of it, a line each.",
     "explain": "Where a request would go and why; or what became of one.",
+    "reload": "Take the config and the plugins as they are now.",
     "status": "Whether it runs, since when, where, and how it is.",
     "doctor": "What is wrong here, what it means, and the command that helps.",
 }

@@ -171,6 +171,7 @@ class Server:
             problem=self._problem if changed else "",
             addresses=addresses,
             bound=self._bound,
+            retired=list(self._retired.values()),
         )
         return state(self.gateway, self.services, life)
 

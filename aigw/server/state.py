@@ -11,7 +11,7 @@ import inspect
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from aigw import __version__
@@ -39,6 +39,7 @@ class Life(NamedTuple):
     problem: str
     addresses: dict[str, list[str]]
     bound: dict[str, list[str]]
+    retired: Sequence[Gateway] = ()
 
 
 def state(gateway: Gateway, services: Services, life: Life) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def state(gateway: Gateway, services: Services, life: Life) -> dict[str, Any]:
             "changed": life.changed,
             "problem": life.problem,
         },
+        "generations": [_generation(one, serves=one is gateway) for one in (gateway, *reversed(life.retired))],
         "in_flight": {
             "exchanges": services.active,
             "streams": sum(exchange.stream for exchange in exchanges),
@@ -78,6 +80,17 @@ def state(gateway: Gateway, services: Services, life: Life) -> dict[str, Any]:
         "counters": _counters(services),
         "providers": _providers(gateway),
         "deployments": gateway.board.view(time.perf_counter()),
+    }
+
+
+def _generation(gateway: Gateway, *, serves: bool) -> dict[str, Any]:
+    """A config with its plugins, and how many exchanges go by it."""
+    return {
+        "number": gateway.number,
+        "config": gateway.hash,
+        "since": gateway.built_at,
+        "exchanges": gateway.active,
+        "serves": serves,
     }
 
 
@@ -157,6 +170,7 @@ def together(states: list[dict[str, Any]], own: dict[str, Any]) -> dict[str, Any
             "by_model": _summed(one["by_model"] for one in flights),
             "by_consumer": _summed(one["by_consumer"] for one in flights),
         },
+        "generations": _generations([one["generations"] for one in states]),
         "counters": _summed(one["counters"] for one in states),
         "providers": _pools([one["providers"] for one in states]),
         "deployments": _healths([one["deployments"] for one in states]),
@@ -169,6 +183,18 @@ def _summed(tables: Iterable[dict[str, int]]) -> dict[str, int]:
     for table in tables:
         total.update(table)
     return dict(total.most_common(MOST_NAMES))
+
+
+def _generations(told: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The newest first; the same one in several workers is one. (A worker that was started again counts from 1.)"""
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for generations in told:
+        for one in generations:
+            known = found.setdefault((one["number"], one["config"]), {**one, "exchanges": 0})
+            known["exchanges"] += one["exchanges"]
+            known["since"] = min(known["since"], one["since"])
+            known["serves"] = known["serves"] or one["serves"]
+    return sorted(found.values(), key=lambda one: (not one["serves"], -one["since"]))
 
 
 _WORST = ("ready", "full", "probing", "resting")

@@ -22,6 +22,7 @@ NOT_RUN = {
     "chat": "needs a server",
     "doctor": "its exit code is about this machine",
     "top": "does not end by itself",
+    "reload": "needs a server",
     "status": "its exit code says whether a server runs",
 }
 

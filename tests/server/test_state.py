@@ -10,7 +10,7 @@ from typing import Any
 
 from aigw import __version__
 from aigw.errors import UpstreamError
-from aigw.server.state import in_flight, together
+from aigw.server.state import _generations, in_flight, together
 from tests.data_port import DEMO, HELLO, KEY, request, serving
 from tests.walk import EVENTS, NoFlow, Scripted
 
@@ -135,3 +135,38 @@ async def test_several_are_as_one(tmp_path: Path) -> None:
         2,
         7.0,
     )
+
+
+async def test_generations(tmp_path: Path) -> None:
+    """A config that was replaced is told of for as long as something goes by it."""
+    gate = asyncio.Event()
+
+    async def play(request: object, receiver: Any) -> None:
+        await gate.wait()
+        raise UpstreamError("provider_error", "said no", sent=True)
+
+    async with serving(tmp_path) as port:
+        (first,) = port.server.state()["generations"]
+        assert (first["number"], first["exchanges"], first["serves"]) == (1, 0, True)
+        port.server.gateway.pipeline.attempter.transport = Scripted(play)
+        caller = await port.call()
+        await caller.send(request("POST", CHAT, HELLO))
+        async with asyncio.timeout(5):
+            while not in_flight():
+                await asyncio.sleep(0.005)
+        assert await port.server.reload()
+        told = port.server.state()["generations"]
+        assert [(one["number"], one["exchanges"], one["serves"]) for one in told] == [(2, 0, True), (1, 1, False)]
+        gate.set()
+        await port.idle()
+        async with asyncio.timeout(5):
+            while len(port.server.state()["generations"]) > 1:
+                await asyncio.sleep(0.005)
+
+
+def test_generations_of_several_workers() -> None:
+    def told(number: int, exchanges: int, *, serves: bool, since: float = 1.0) -> dict[str, Any]:
+        return {"number": number, "config": "c", "since": since + number, "exchanges": exchanges, "serves": serves}
+
+    both = [[told(2, 3, serves=True), told(1, 1, serves=False)], [told(2, 4, serves=True, since=0.5)]]
+    assert _generations(both) == [told(2, 7, serves=True, since=0.5), told(1, 1, serves=False)]
