@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aigw.cli import output
+from aigw.cli import config_history, output
 from aigw.cli.locations import Locations, locations
 from aigw.cli.output import Column
 from aigw.errors import ConfigError
@@ -601,3 +601,8 @@ async def _versions(where: Locations) -> list[Published]:
             await published.version(store, number) for number in range(newest.version - 1, max(0, newest.version - 50), -1)
         ]
     return [newest, *(one for one in earlier if one is not None)]
+
+
+app.command("history", epilog=config_history.HISTORY)(config_history.history)
+app.command("diff", epilog=config_history.DIFF)(config_history.diff)
+app.command("rollback", epilog=config_history.ROLLBACK)(config_history.rollback)

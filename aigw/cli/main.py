@@ -32,7 +32,7 @@ COMMANDS = {
     "plugins": "What edits, answers, masks or refuses requests; your own.",
     "alerts": "Who is told when something happens; try it.",
     "data": "What is kept: back up, restore, prune, export, copy.",
-    "config": "The config file: path, check, show, edit.",
+    "config": "The config file: check, show, edit, go back.",
     "stats": "Who used what, how fast, at what cost.",
     "top": "What happens now: live figures, until q.",
     "logs": "What was asked and what became of it, a line each.",

@@ -110,12 +110,7 @@ class ConfigFile:
 
     def diff(self) -> str:
         """What `save` would change, as a unified diff; "" for nothing. Secrets that are written in the file are masked."""
-        before, after = load.decode(self._content, str(self.path)), self.text()
-        rows = difflib.unified_diff(before.splitlines(), after.splitlines(), str(self.path), str(self.path), lineterm="", n=2)
-        found = "\n".join(rows)
-        for literal in _literals(load.tables(before, str(self.path))) | _literals(self._values):
-            found = found.replace(literal, "***")
-        return re.sub(r"//[^/\s@]*@", "//***@", found)
+        return differences(load.decode(self._content, str(self.path)), self.text(), str(self.path), str(self.path))
 
     def save(self) -> None:
         """Check it, then `replace` the file. Raises ConfigErrors as `check` does, and ConfigError as `replace` does."""
@@ -280,6 +275,16 @@ class ConfigFile:
                 end -= 1
             blocks.append((path, line - 1, end))
         return blocks
+
+
+def differences(before: str, after: str, before_name: str, after_name: str) -> str:
+    """A unified diff of two configs, "" for none. Secrets that are written in either are masked. Raises ConfigErrors for what
+    is no TOML."""
+    rows = difflib.unified_diff(before.splitlines(), after.splitlines(), before_name, after_name, lineterm="", n=2)
+    found = "\n".join(rows)
+    for literal in _literals(load.tables(before, before_name)) | _literals(load.tables(after, after_name)):
+        found = found.replace(literal, "***")
+    return re.sub(r"//[^/\s@]*@", "//***@", found)
 
 
 def replace(path: Path, old: bytes | None, new: bytes) -> None:

@@ -65,7 +65,8 @@ def _as_it_is(problem: ConfigError) -> ConfigError:
 
 
 class Loaded(NamedTuple):
-    """A config with what is worth saying about it. `warnings` are lines for people; `hash` names this config in records.
+    """A config with what is worth saying about it. `warnings` are lines for people; `hash` names this config in records; `text`
+    is how it is written.
 
     `located` gives a complaint that knows only its key (a variable that is not set, an unknown kind) its file and line.
     """
@@ -76,6 +77,7 @@ class Loaded(NamedTuple):
     path: Path
     exists: bool
     located: Callable[[ConfigError], ConfigError] = _as_it_is
+    text: str = ""
 
 
 def load(path: Path) -> Config:
@@ -108,7 +110,8 @@ def load_with_notes(path: Path) -> Loaded:
 def load_text(text: str, path: Path) -> Loaded:
     """As `load_with_notes`, of a *text* that is, or will be, in the file *path*."""
     config, warnings = _parse(text, str(path))
-    return Loaded(config, tuple(map(str, warnings)), config_hash(config), path, exists=True, located=_locator(text, str(path)))
+    said = tuple(map(str, warnings))
+    return Loaded(config, said, config_hash(config), path, exists=True, located=_locator(text, str(path)), text=text)
 
 
 def _locator(text: str, name: str) -> Callable[[ConfigError], ConfigError]:

@@ -26,7 +26,7 @@ import msgspec
 from aiohttp import web
 
 from aigw import __version__
-from aigw.config import followed
+from aigw.config import followed, kept
 from aigw.config.check import is_loopback
 from aigw.config.load import Loaded, load_with_notes
 from aigw.config.schema import Config, Server as Settings
@@ -120,6 +120,7 @@ class Server:
             bound = await self._listen(config)
             await self._open_control()
             self._handle_signals()
+            self._keep()
             self.gateway.start()
             self._welcome(bound)
             watcher = asyncio.get_running_loop().create_task(self._watch(), name="config")
@@ -277,12 +278,21 @@ class Server:
         log.info("config %s reloaded from %s", loaded.hash, loaded.path)
         return True
 
+    def _keep(self) -> None:
+        """So that `aigw config rollback` finds it."""
+        if self._loaded.exists and self._loaded.config.storage.config == "file":  # the store keeps its own versions
+            try:
+                kept.keep(self.services.data_dir, self._loaded.hash, self._loaded.text)
+            except OSError as error:
+                log.warning("the config is not kept for `aigw config history`: %s", error)
+
     def _take(self, fresh: Gateway, loaded: Loaded, stamp: tuple[int, int, int] | None) -> None:
         """Serve with *fresh* from now on; exchanges that began in the old one finish there."""
         telemetry_log.configure(loaded.config.log, self.services.scrubber)
         self._adopt(loaded.config)
         old, self.gateway, self._loaded = self.gateway, fresh, loaded
         self._read, self._loaded_at, self._problem = stamp, time.time(), ""
+        self._keep()
         fresh.start()
         task = asyncio.get_running_loop().create_task(self._retire(old), name="retired gateway")
         self._retired[task] = old
