@@ -8,6 +8,7 @@ BUILT_IN: dict[str, str] = {
     "mask": "aigw.plugins.mask:Mask",
     "cache": "aigw.plugins.cache:Cache",
     "guard": "aigw.plugins.guard:Guard",
+    "history": "aigw.plugins.history:History",
     "ip_filter": "aigw.plugins.ip_filter:IpFilter",
     "prompt_template": "aigw.plugins.prompt_template:PromptTemplate",
     "prompt_decorator": "aigw.plugins.prompt_decorator:PromptDecorator",

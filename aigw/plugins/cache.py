@@ -26,6 +26,7 @@ from aigw.canonical import Answer, Choice, Message, Request, Spent, Text
 from aigw.errors import ConfigError, GatewayError, StoreError
 from aigw.exchange import Record
 from aigw.hooks import Host, Plugin, Reply, View
+from aigw.plugins.keeping import Packed, packed, unpacked
 
 CANDIDATES = 8
 """Vectors whose similarity is worked out exactly, of those whose signs differ least from the question's."""
@@ -516,17 +517,12 @@ def _signs(vector: array[float]) -> int:
 
 # --- what is kept ---
 
-_PARTS: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (canonical.Text, canonical.Media, canonical.Thinking, canonical.ToolCall, canonical.Refusal, canonical.Foreign)
-}
-
 _NEWEST = "1"
 """Of the form in which answers are kept; another one is not read."""
 
 
 class _Choice(msgspec.Struct, array_like=True, gc=False):
-    parts: list[tuple[str, msgspec.Raw]]
+    parts: Packed
     finish: canonical.Finish
     index: int
     stop: str | None
@@ -547,18 +543,12 @@ class _Answer(msgspec.Struct, array_like=True, gc=False):
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(_Answer).decode
 _read_kept = msgspec.msgpack.Decoder(Kept).decode
-_readers = {name: msgspec.msgpack.Decoder(kind) for name, kind in _PARTS.items()}
 
 
 def write(answer: Answer) -> bytes | None:
     """*answer* as bytes; None for one that cannot be kept."""
-    choices = []
     try:
-        for choice in answer.choices:
-            parts = [(type(part).__name__, msgspec.Raw(_pack(part))) for part in choice.parts]
-            if any(name not in _PARTS for name, _ in parts):
-                return None
-            choices.append(_Choice(parts, choice.finish, choice.index, choice.stop, choice.logprobs))
+        choices = [_Choice(packed(one.parts), one.finish, one.index, one.stop, one.logprobs) for one in answer.choices]
         return _pack(
             _Answer(_NEWEST, answer.id, answer.model, answer.created, answer.service_tier, answer.spent, answer.extras, choices)
         )
@@ -571,20 +561,10 @@ def read(said: bytes) -> Answer:
     found = _unpack(said)
     if found.form != _NEWEST:
         raise ValueError("another form")
-    choices = [
-        Choice(
-            [_readers[name].decode(part) for name, part in choice.parts],
-            choice.finish,
-            choice.index,
-            choice.stop,
-            choice.logprobs,
-        )
-        for choice in found.choices
-    ]
     return Answer(
         id=found.id,
         model=found.model,
-        choices=choices,
+        choices=[Choice(unpacked(one.parts), one.finish, one.index, one.stop, one.logprobs) for one in found.choices],
         spent=found.spent,
         created=found.created,
         service_tier=found.service_tier,
