@@ -1,7 +1,7 @@
 """The configs that served, each under the hash that records name it by, in the data directory.
 
-A text is kept as it was written, with its comments and with the secrets that somebody wrote into it: the folder is its owner's
-alone, as the config is.
+A text is kept as it was written, with its comments. One that holds secrets (and not references to them) is not: a key that was
+taken out of a config must not live on beside the database.
 """
 
 from __future__ import annotations

@@ -98,12 +98,12 @@ def load_with_notes(path: Path) -> Loaded:
             raise ConfigErrors([ConfigError("no such file (--config or $AIGW_CONFIG names it)", file=name)]) from None
         return Loaded(Config(), (), config_hash(Config()), path, exists=False)
     loaded = load_text(decode(content, name), path)
-    literals = _literals(loaded.config)
+    found = literals(loaded.config)
     doubt = ""
     if mode & 0o022:
         doubt = f"others may change this file (mode {mode:04o}); run: chmod 600 {name}"
-    elif mode & 0o044 and literals:
-        doubt = f"others may read the secrets in this file (mode {mode:04o}): {_listed(literals)}; run: chmod 600 {name}"
+    elif mode & 0o044 and found:
+        doubt = f"others may read the secrets in this file (mode {mode:04o}): {_listed(found)}; run: chmod 600 {name}"
     return loaded._replace(warnings=(*loaded.warnings, f"{name}: {doubt}")) if doubt else loaded
 
 
@@ -177,7 +177,7 @@ def _without_user(url: str | None) -> str | None:
     return url if url is None else re.sub(r"//[^/]*@", "//***@", url)
 
 
-def _literals(config: Config) -> list[str]:
+def literals(config: Config) -> list[str]:
     """Where a secret itself is written in the file, as dotted keys."""
     found = [
         lines.dotted(("providers", name, "keys"))
@@ -199,6 +199,22 @@ def _literals(config: Config) -> list[str]:
         ("providers", name, "proxy"): provider.proxy for name, provider in config.providers.items()
     }
     return found + [lines.dotted(path) for path, proxy in proxies.items() if proxy and "@" in proxy]
+
+
+def holds_secrets(config: Config) -> bool:
+    """Whether a secret itself may be written in it: where references may stand, in a header, or in a plugin's table."""
+    headers = [value for provider in config.providers.values() for value in provider.headers.values()]
+    return bool(literals(config)) or any(map(secrets.is_literal, headers)) or _names_secret(config.plugins)
+
+
+def _names_secret(value: Any, name: str = "") -> bool:
+    if isinstance(value, str):
+        return (
+            bool(value) and any(word in name for word in ("key", "secret", "token", "password")) and secrets.is_literal(value)
+        )
+    if isinstance(value, dict):
+        return any(_names_secret(one, str(key).lower()) for key, one in value.items())
+    return isinstance(value, list) and any(_names_secret(one, name) for one in value)
 
 
 def _listed(words: Sequence[str]) -> str:

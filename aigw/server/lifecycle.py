@@ -28,7 +28,7 @@ from aiohttp import web
 from aigw import __version__
 from aigw.config import followed, kept
 from aigw.config.check import is_loopback
-from aigw.config.load import Loaded, load_with_notes
+from aigw.config.load import Loaded, holds_secrets, load_with_notes
 from aigw.config.schema import Config, Server as Settings
 from aigw.errors import ConfigError
 from aigw.gateway import Gateway, Services
@@ -280,7 +280,12 @@ class Server:
 
     def _keep(self) -> None:
         """So that `aigw config rollback` finds it."""
-        if self._loaded.exists and self._loaded.config.storage.config == "file":  # the store keeps its own versions
+        config = self._loaded.config
+        if not self._loaded.exists or config.storage.config == "store":  # which keeps its own versions
+            return
+        if holds_secrets(config):
+            log.info("this config is not kept for `aigw config history`: it holds secrets; write them as env:NAME or file:PATH")
+        else:
             try:
                 kept.keep(self.services.data_dir, self._loaded.hash, self._loaded.text)
             except OSError as error:
