@@ -446,7 +446,7 @@ find_kept() {
     say "$data is a symbolic link, which is not followed: remove by hand what it points to"
   else
     doom_files "$data"/aigw.db "$data"/aigw.db-wal "$data"/aigw.db-shm "$data"/aigw.db-journal "$data"/aigw.db.v*.backup \
-      "$data"/aigw.db.before-* "$data"/consumers.cache* "$data"/operator.key "$data"/control.sock "$data"/control.lock
+      "$data"/aigw.db.before-* "$data"/consumers.cache* "$data"/operator.key "$data"/control.sock "$data"/control.lock "$data"/plugins.trusted "$config".before
     if [ ! -L "$data/journal" ]; then
       doom_files "$data"/journal/[0-9]*-[0-9]*-*.journal "$data"/journal/damaged.lines
       emptied+=("$data/journal")
@@ -454,6 +454,10 @@ find_kept() {
     if [ ! -L "$data/models" ]; then
       doom_files "$data"/models/*.json "$data"/models/*.new
       emptied+=("$data/models")
+    fi
+    if [ ! -L "$data/configs" ]; then
+      doom_files "$data"/configs/*.toml "$data"/configs/.[0-9a-f]*
+      emptied+=("$data/configs")
     fi
   fi
   if [ -z "${AIGW_DATA_DIR:-}" ] && [ ! -L "$data" ] && [ "$data" != "$home" ]; then emptied+=("$data"); fi
