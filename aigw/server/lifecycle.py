@@ -284,7 +284,7 @@ class Server:
         if not self._loaded.exists or config.storage.config == "store":  # which keeps its own versions
             return
         if holds_secrets(config):
-            log.info("this config is not kept for `aigw config history`: it holds secrets; write them as env:NAME or file:PATH")
+            log.info("keys stand in this config: not kept for `aigw config history`; write them as env:NAME or file:PATH")
         else:
             try:
                 kept.keep(self.services.data_dir, self._loaded.hash, self._loaded.text)
