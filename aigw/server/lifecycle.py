@@ -120,9 +120,9 @@ class Server:
             bound = await self._listen(config)
             await self._open_control()
             self._handle_signals()
-            self._keep()
             self.gateway.start()
             self._welcome(bound)
+            self._keep()
             watcher = asyncio.get_running_loop().create_task(self._watch(), name="config")
             try:
                 await self._stopping.wait()
