@@ -244,7 +244,7 @@ class Server:
         self._stopping.set()
 
     async def _watch(self) -> None:
-        async for _ in edits(self._loaded.path, self._reload_wanted):
+        async for _ in edits(self._loaded.path, self._reload_wanted, self._read):
             try:
                 await self.reload()
             except Exception:
@@ -366,10 +366,10 @@ def with_flags(loaded: Loaded, flags: Mapping[str, str | int]) -> Loaded:
     return loaded._replace(config=msgspec.structs.replace(config, server=server))
 
 
-async def edits(path: Path, asked: asyncio.Event) -> AsyncIterator[None]:
-    """Comes when a reload was *asked* for, and when the file at *path* has changed and stayed so for a look: an editor may
-    still be writing."""
-    pending = seen = stamp_of(path)
+async def edits(path: Path, asked: asyncio.Event, seen: tuple[int, int, int] | None) -> AsyncIterator[None]:
+    """Comes when a reload was *asked* for, and when the file at *path* is no longer the one *seen* and has stayed so for a
+    look: an editor may still be writing."""
+    pending = stamp_of(path)
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WATCH):

@@ -390,7 +390,7 @@ class Supervisor:
     # reload
 
     async def _watch(self) -> None:
-        async for _ in lifecycle.edits(self._loaded.path, self._reload_wanted):
+        async for _ in lifecycle.edits(self._loaded.path, self._reload_wanted, self._read):
             try:
                 await self.reload()
             except Exception:

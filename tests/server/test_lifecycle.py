@@ -217,6 +217,20 @@ async def test_sighup_reloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
                 await asyncio.sleep(0.01)
 
 
+async def test_an_edit_before_anybody_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts is the file that was loaded, not the one that lay there when watching began."""
+    monkeypatch.setattr(lifecycle, "WATCH", 0.02)
+    path = tmp_path / "config.toml"
+    path.write_text("a = 1")
+    loaded = lifecycle.stamp_of(path)
+    path.write_text("a = 12")
+    changes = lifecycle.edits(path, asyncio.Event(), loaded)
+    async with asyncio.timeout(3):
+        await anext(changes)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(changes), 0.2)
+
+
 async def test_a_bug_in_a_reload_is_not_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
