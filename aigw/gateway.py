@@ -13,10 +13,11 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -76,6 +77,7 @@ from aigw.storage.open import address, open_counters, open_store
 from aigw.telemetry.alerts import AGAIN, Alerts, Channel, ErrorRate
 from aigw.telemetry.log import ExchangeLog
 from aigw.telemetry.metrics import Metrics, Reading
+from aigw.telemetry.self_watch import SelfWatch
 from aigw.upstream.answer import WholeAnswer
 from aigw.upstream.http import HttpTransport
 from aigw.upstream.messenger import Messenger
@@ -172,6 +174,17 @@ class Services:
         self.refused: Callable[[], int] = int  # connections that were not let in, once there is a listener
         self.pools: Mapping[str, KeyPool] = {}  # those of the gateway that serves
         self.limits: Quota | None = None  # the same
+        self.ports: Callable[[], Collection[int]] = tuple  # that this process listens at
+        self.first = True  # of the workers of a server, the one that does what is done once
+        self.self_watch = SelfWatch(
+            self.alerts.happened,
+            work=lambda: (self.metrics.requests, self.active),
+            ports=lambda: set(self.ports()),
+            peers=lambda: self.http.peers,
+            hosts=lambda: self.outside,
+        )
+        self.outside = hosts_of(config)
+        self._server = config.server
         self._storage = config.storage
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -197,6 +210,8 @@ class Services:
         self._begin("housekeeping", self._keep_house())
         self._begin("alerts", self.alerts.run())
         self._begin("lookout", self._look_out())
+        files = self.first and self._server.integrity == "warn"  # "refuse" has looked before
+        self._begin("self watch", self.self_watch.run(self.data_dir, self._server.self_check, files=files))
 
     def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
@@ -340,6 +355,7 @@ class Services:
             Reading("journal_bytes", "Bytes of records that wait on the disk.", journal.size),
             Reading("journal_limit_bytes", "Bytes that may ([storage] journal).", journal.limit),
             Reading("journal_full", "1 while new records find no room on the disk.", int(journal.full)),
+            *self.self_watch.readings(),
             *self._counters_readings(),
             Reading("store_up", "0 while the database cannot be asked; serving goes on.", int(not self.directory.away)),
             Reading("records_recovered", "Records of dead processes, brought to the store.", journal.recovered, grows=True),
@@ -556,6 +572,7 @@ class Gateway:
         """Begin to ask providers for their models, and to look after keys that rest long."""
         self.services.pools, self.services.limits = self.pools, self.limits
         self.services.ask = self.pipeline.ask
+        self.services.outside = hosts_of(self.config)
         self.services.watchdog.watch(self.plugins)
         if self._previous_plugins is not None:
             self.plugins.inherit(self._previous_plugins)
@@ -895,6 +912,21 @@ def messenger(config: Config, http: HttpTransport) -> Messenger:
         return proxy_for(scheme, host, port, proxy=said, no_proxy=upstream.no_proxy, environ=os.environ)
 
     return Messenger(http, way, upstream.ca_file or "")
+
+
+def hosts_of(config: Config) -> frozenset[str]:
+    """Hosts that are spoken with by other means than the transport of HTTP: databases and mail servers."""
+    urls = [config.storage.url, config.storage.counters, *(one.url for one in config.alerts.values() if one.kind == "email")]
+    found = set()
+    for url in urls:
+        try:
+            parts = urlsplit(secrets.resolve(url, key="storage.url") if url.startswith(("env:", "file:")) else url)
+            found |= {one.rpartition("@")[2].rpartition(":")[0] or one for one in parts.netloc.split(",")} | {
+                parts.hostname or ""
+            }
+        except (ConfigError, ValueError):
+            continue
+    return frozenset(one.strip("[]") for one in found if one)
 
 
 def channel(name: str, table: AlertTable, environment: Mapping[str, str] | None = None) -> Channel:

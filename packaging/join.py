@@ -3,7 +3,7 @@
     python join.py LAUNCHER TREE FILE        launcher + zlib(entries) + trailer, as packaging/launcher.c reads it
     python join.py --tar TREE FILE NAME      a .tar.gz whose files are below NAME/
 
-Only regular files; names sorted; modes 0755 or 0644; no dates, no owners.
+Only regular files; the manifest first, then names sorted; modes 0755 or 0644; no dates, no owners.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ class Entry(NamedTuple):
 
 
 def entries(tree: Path) -> Iterator[Entry]:
-    """The files of *tree*, sorted by name. Raises SystemExit for what is no regular file: a link could lead out of the tree."""
+    """The files of *tree*: its manifest, which `aigw verify` reads without unpacking the rest, then by name. Raises SystemExit
+    for what is no regular file: a link could lead out of the tree."""
     found = []
     for path in tree.rglob("*"):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise SystemExit(f"error: {path} is no regular file")
         if path.is_file():
             found.append((path.relative_to(tree).as_posix(), path))
-    for name, path in sorted(found):
+    for name, path in sorted(found, key=lambda one: (one[0] != "manifest.json", one[0])):
         yield Entry(name, 0o755 if path.stat().st_mode & 0o100 else 0o644, path)
 
 

@@ -17,7 +17,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from place import ROOT, sources
+import place
+from place import ROOT
 
 SIGNERS = "aigw/integrity/allowed_signers"
 DATE = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip can hold
@@ -53,9 +54,9 @@ def licences(project: dict[str, Any]) -> list[tuple[str, bytes]]:
     return [(path.relative_to(ROOT).as_posix(), path.read_bytes()) for path in files]
 
 
-def package(signers: Path | None) -> dict[str, bytes]:
+def own_files(signers: Path | None) -> dict[str, bytes]:
     """Path -> content of the package's files."""
-    files = {path.as_posix(): (ROOT / path).read_bytes() for path in sources()}
+    files = {name: path.read_bytes() for name, path in place.package().items()}
     if signers:
         files[SIGNERS] = signers.read_bytes()
     return files
@@ -108,7 +109,7 @@ def digest(content: bytes) -> str:
 def main(folder: Path, signers: Path | None) -> None:
     """Both, into *folder*."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    files = package(signers)
+    files = own_files(signers)
     wheel(folder, project, files)
     sdist(folder, project, files)
 

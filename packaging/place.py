@@ -28,6 +28,15 @@ def sources() -> list[Path]:
     return sorted(path.relative_to(ROOT) for path in found)
 
 
+LOCK = "aigw/integrity/requirements.lock"
+"""Where the lock lies in the installed package, so that `aigw verify` can compare versions."""
+
+
+def package() -> dict[str, Path]:
+    """Path in the package -> file, of everything that is installed."""
+    return {path.as_posix(): ROOT / path for path in sources()} | {LOCK: ROOT / "packaging/requirements.lock"}
+
+
 def identity() -> str:
     """`VERSION-HASH`: the same for the same files, locked dependencies and Python."""
     python = f"{sys.version_info[0]}.{sys.version_info[1]} {Path(sys.executable).resolve()}"
@@ -40,11 +49,11 @@ def identity() -> str:
 
 def copy(site: Path) -> None:
     """Copy and compile the package, and write its metadata."""
-    for path in sources():
-        (site / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / path, site / path)
+    for name, path in package().items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, site / name)
     compileall.compile_dir(site / "aigw", quiet=1)
-    _write_metadata(site, [site / path for path in sources()])
+    _write_metadata(site, [site / name for name in package()])
 
 
 def link(site: Path) -> None:

@@ -39,6 +39,7 @@ COMMANDS = {
     "explain": "Where a request would go and why; or what became of one.",
     "reload": "Take the config and the plugins as they are now.",
     "status": "Whether it runs, since when, where, and how it is.",
+    "verify": "Whether what runs here is what was released.",
     "doctor": "What is wrong here, what it means, and the command that helps.",
 }
 

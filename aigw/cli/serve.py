@@ -48,6 +48,7 @@ def serve(
         flags["workers"] = _workers(workers)
     number = amount(flags.get("workers", loaded.config.server.workers))
     try:
+        lifecycle.intact(loaded.config, places.data_path())
         gc.freeze()  # what was imported is there to stay: collections need not look at it
         if number > 1:
             from aigw.server import supervisor
@@ -55,7 +56,7 @@ def serve(
             supervisor.supervise(loaded, places.data_path(), output.note, flags, number)
         else:
             lifecycle.serve(loaded, places.data_path(), output.note, flags)
-    except lifecycle.CannotListenError as error:
+    except (lifecycle.CannotListenError, lifecycle.NotIntactError) as error:
         output.fail(str(error))
         raise typer.Exit(1) from None
 

@@ -16,7 +16,8 @@ class Table(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tru
 
 
 class Server(Table, frozen=True, kw_only=True):
-    """The data port: where models' APIs are served. `host`, `port`, `workers` and `drain_timeout` need a restart."""
+    """The data port: where models' APIs are served. `host`, `port`, `workers`, `drain_timeout`,
+    `integrity` and `self_check` need a restart."""
 
     host: str = "127.0.0.1"  # any other host needs auth.required = true
     port: int = 8080  # 0: any free one, said at start
@@ -37,6 +38,8 @@ class Server(Table, frozen=True, kw_only=True):
     realtime_idle: float = 900.0  # seconds a realtime session may pass without an event from either side
     realtime_message: int = 16 * 1024 * 1024  # bytes of the largest event (OpenAI's own limit for audio is 15 MiB)
     trusted: tuple[str, ...] = ()  # addresses and networks of proxies in front, behind each of which are many callers
+    integrity: Literal["warn", "refuse", "off"] = "warn"  # files that are not what was released: say so, or do not start
+    self_check: float = 60.0  # seconds between two looks at its own children, sockets and idle work; 0: none
 
 
 class Jwt(Table, frozen=True, kw_only=True):

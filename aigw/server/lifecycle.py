@@ -41,6 +41,7 @@ from aigw.server.inference import Inference
 from aigw.server.realtime import SESSIONS, Sessions
 from aigw.server.state import Life, state
 from aigw.telemetry import log as telemetry_log
+from aigw.telemetry.self_watch import examined, summary
 
 log = logging.getLogger("aigw.server")
 
@@ -67,6 +68,11 @@ _REACHED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - read, not b
 
 class CannotListenError(Exception):
     """An address cannot be bound. The message says which, why, and what to do."""
+
+
+class NotIntactError(Exception):
+    """What is installed is not what was released, and [server] integrity says not to start then. The message says what to
+    do."""
 
 
 class Server:
@@ -192,9 +198,13 @@ class Server:
         self._bound["data"] = await self._listen_data(runner, config)
         self.port = data = port_of(self._bound["data"])
         self._bound["admin"] = await self._listen_admin(config)
+        self.services.ports = self._ports
         self.admin_port = port_of(self._bound["admin"])
         host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
         return [f"http://{host}:{data}"]
+
+    def _ports(self) -> set[int]:
+        return {port_of([place]) for places in self._bound.values() for place in places}
 
     def _adopt(self, config: Config) -> None:
         """The limits of callers' connections. Each may need a second descriptor, for the provider's end of its request."""
@@ -501,13 +511,29 @@ def stamp_of(path: Path) -> tuple[int, int, int] | None:
 
 def static_changes(old: Config, new: Config) -> list[str]:
     """What a reload cannot change."""
-    server = ("host", "port", "workers", "drain_timeout")
+    server = ("host", "port", "workers", "drain_timeout", "integrity", "self_check")
     found = [f"[server] {name}" for name in server if getattr(old.server, name) != getattr(new.server, name)]
     if old.admin != new.admin:
         found.append("[admin]")
     storage = ("url", "counters", "counters_lost", "config", "records", "rollups", "journal", "journal_full")
     found += [f"[storage] {name}" for name in storage if getattr(old.storage, name) != getattr(new.storage, name)]
     return found
+
+
+def intact(config: Config, data_dir: Path) -> None:
+    """Look at what is installed, where the config says that nothing else may serve. Raises NotIntactError."""
+    if config.server.integrity != "refuse":
+        return
+    checks = examined(data_dir)
+    flaws = [flaw for one in checks for flaw in one.flaws]
+    if flaws:
+        first = "; ".join(f"{flaw.path} {flaw.what}" for flaw in flaws[:3])
+        more = f" (and {len(flaws) - 3} more)" if len(flaws) > 3 else ""
+        raise NotIntactError(
+            f'what is installed is not what was released, and [server] integrity = "refuse": {first}{more}; '
+            "see aigw verify, then install it again"
+        )
+    log.info("integrity: %s", summary(checks))
 
 
 def _leave_no_core() -> None:

@@ -80,6 +80,7 @@ def state(gateway: Gateway, services: Services, life: Life) -> dict[str, Any]:
         "counters": _counters(services),
         "providers": _providers(gateway),
         "deployments": gateway.board.view(time.perf_counter()),
+        "integrity": _integrity(services),
     }
 
 
@@ -91,6 +92,19 @@ def _generation(gateway: Gateway, *, serves: bool) -> dict[str, Any]:
         "since": gateway.built_at,
         "exchanges": gateway.active,
         "serves": serves,
+    }
+
+
+def _integrity(services: Services) -> dict[str, Any]:
+    """What the process knows of itself, and whom it may be seen to speak with (for `aigw verify --runtime`)."""
+    watch = services.self_watch
+    return {
+        "intact": watch.intact,
+        "summary": watch.summary,
+        "oddities": [list(one) for one in watch.oddities],
+        "idle_cpu": watch.idle_cpu,
+        "peers": list(services.http.peers),
+        "hosts": sorted(services.outside),
     }
 
 
@@ -174,7 +188,20 @@ def together(states: list[dict[str, Any]], own: dict[str, Any]) -> dict[str, Any
         "counters": _summed(one["counters"] for one in states),
         "providers": _pools([one["providers"] for one in states]),
         "deployments": _healths([one["deployments"] for one in states]),
+        "integrity": _integrities([one["integrity"] for one in states]),
         **own,
+    }
+
+
+def _integrities(told: list[dict[str, Any]]) -> dict[str, Any]:
+    """One of the workers looks at the files; each looks at itself."""
+    looked = next((one for one in told if one["intact"] is not None), told[0])
+    idle = [one["idle_cpu"] for one in told if one["idle_cpu"] is not None]
+    return {
+        **looked,
+        "oddities": [oddity for one in told for oddity in one["oddities"]],
+        "idle_cpu": max(idle, default=None),
+        "peers": sorted({peer for one in told for peer in one["peers"]}),
     }
 
 

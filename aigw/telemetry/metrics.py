@@ -56,7 +56,7 @@ class Metrics:
         self._rows: dict[tuple[str, str, str, str], _Row] = {}
         self._errors: dict[str, int] = {}
         self._costs: dict[tuple[str, str], int] = {}
-        self._unpriced = 0
+        self._unpriced = self.requests = 0
         self._readings = readings
 
     def recorded(self, record: Record) -> None:
@@ -67,6 +67,7 @@ class Metrics:
                 key = (record.operation, record.provider, "(other)", record.outcome)
             row = self._rows.setdefault(key, _Row())
         row.requests += 1
+        self.requests += 1
         row.input += record.input
         row.output += record.output
         row.sum += record.took

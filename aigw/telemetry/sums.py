@@ -12,11 +12,12 @@ SAME = frozenset(
         "aigw_canaries_active",
         "aigw_provider_keys",
         "aigw_provider_key_rest_seconds",
+        "aigw_idle_cpu",
     }
 )
 """Gauges that say the same in every process, or nearly: the largest one holds."""
 
-LEAST = frozenset({"aigw_store_up"})
+LEAST = frozenset({"aigw_store_up", "aigw_integrity_ok"})
 """Gauges whose smallest value holds."""
 
 
