@@ -123,10 +123,18 @@ def _access(where: Locations, here: Any) -> Check:
     from aigw.integrity.installed import Check, State
 
     config, data = where.config_path(), where.data_path()
-    open_ones = [here.root, config, config.parent, config.parent / "plugins", *(config.parent / "plugins").glob("*.py")]
+    open_ones = [
+        data / "releases",
+        data / "plugins.trusted",
+        here.root,
+        config,
+        config.parent,
+        config.parent / "plugins",
+        *(config.parent / "plugins").glob("*.py"),
+    ]
     if here.program is not None:
         open_ones += [here.program, here.program.parent, here.root.parent]
-    private = [data, data / "aigw.db", data / "operator.key", data / "plugins.trusted", data / "releases", data / "journal"]
+    private = [data, data / "aigw.db", data / "operator.key", data / "journal"]
     private += (config.parent / "keys").glob("*")
     private += _secret_files(where)
     flaws = installed.reach(open_ones, private)
@@ -270,9 +278,9 @@ def _conclude(checks: list[Check], code: int, took: float, *, signed: bool) -> N
     flaws = sum(len(one.flaws) for one in checks)
     if flaws:
         output.note(
-            f"{flaws} flaws, found in {took:.2f} s. What was changed by nobody you know: stop the server, install again,"
+            f"{flaws} flaw{'s' * (flaws > 1)}, found in {took:.2f} s. What was changed by nobody you know: stop the server,"
         )
-        output.note("and change every key that it could read. docs/trust.md says what else.")
+        output.note("install again, and change every key that it could read. docs/trust.md says what else.")
     elif code == 1 and signed:
         output.note("No trusted signature reaches what is installed, and --require-signature asks for one.")
     elif code == 2:

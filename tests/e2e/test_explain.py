@@ -153,9 +153,11 @@ def test_a_canary_is_explained(make: Make, far: FarSide) -> None:
         own.aigw("canary", "start", "ordered", "--to", "two/m", "--steps", "50,100", "--sticky", "header:x-user").returncode
         == 0
     )
-    arms = set()
-    for user in ("a", "b", "c", "d", "e", "f"):
-        headers = {"x-user": user}
+    arms: set[str] = set()
+    for user in range(60):  # each has one half of the chance for either arm
+        if user >= 6 and len(arms) == 2:
+            break
+        headers = {"x-user": str(user)}
         body = {"model": "ordered", "messages": [{"role": "user", "content": "hello"}]}
         told = explained(own, body, headers)
 

@@ -9,41 +9,15 @@ from pathlib import Path
 import pytest
 
 from aigw.integrity.sshsig import LARGEST, SignatureError, Signer, read_signers, verify
+from tests.signing import Key, signers
 
 NOW = 1_795_000_000.0  # November 2026
-
-
-class Key:
-    """A throw-away key that ssh-keygen made."""
-
-    def __init__(self, folder: Path, name: str, kind: str = "ed25519") -> None:
-        self.path = folder / name
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", str(self.path)],
-            check=True,
-            timeout=30,
-            stdin=subprocess.DEVNULL,
-        )
-        self.public = self.path.with_suffix(".pub").read_text().strip()
-
-    def sign(self, message: bytes, namespace: str = "aigw-release") -> bytes:
-        return subprocess.run(
-            ["ssh-keygen", "-Y", "sign", "-q", "-f", str(self.path), "-n", namespace],
-            input=message,
-            check=True,
-            timeout=30,
-            capture_output=True,
-        ).stdout
 
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> list[Key]:
     folder = tmp_path_factory.mktemp("keys")
     return [Key(folder, "active"), Key(folder, "standby")]
-
-
-def signers(*keys: Key, options: str = "") -> tuple[Signer, ...]:
-    return read_signers("# ours\n\n" + "".join(f"release@aigw {options}{' ' if options else ''}{key.public}\n" for key in keys))
 
 
 def why(message: bytes, signature: bytes, known: tuple[Signer, ...], namespace: str = "aigw-release", now: float = NOW) -> str:

@@ -97,8 +97,8 @@ def test_signers_of_ones_own(tmp_path: Path) -> None:
     """A build may be given its trusted keys; nothing else of the wheel changes."""
     maker = module("make_wheel")
     (tmp_path / "signers").write_text("release@aigw ssh-ed25519 AAAA\n")
-    assert maker.package(tmp_path / "signers")[maker.SIGNERS] == b"release@aigw ssh-ed25519 AAAA\n"
-    assert {**maker.package(tmp_path / "signers"), maker.SIGNERS: b""} == {**maker.package(None), maker.SIGNERS: b""}
+    assert maker.own_files(tmp_path / "signers")[maker.SIGNERS] == b"release@aigw ssh-ed25519 AAAA\n"
+    assert {**maker.own_files(tmp_path / "signers"), maker.SIGNERS: b""} == {**maker.own_files(None), maker.SIGNERS: b""}
 
 
 def test_which_wheels_are_taken(tmp_path: Path) -> None:
