@@ -40,6 +40,7 @@ COMMANDS = {
     "reload": "Take the config and the plugins as they are now.",
     "status": "Whether it runs, since when, where, and how it is.",
     "verify": "Whether what runs here is what was released.",
+    "update": "A newer release in place of this one; and back.",
     "doctor": "What is wrong here, what it means, and the command that helps.",
 }
 
