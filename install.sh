@@ -1,22 +1,32 @@
-#!/usr/bin/env bash
-# Installs aigw from this checkout for the user who runs it: no root, nothing outside the folders it names. Run it again to upgrade;
-# --help says the rest. Everything is inside functions and called by the last line, whose end is its last byte: half a file does
+#!/bin/sh
+# Installs aigw for the user who runs it: no root, nothing outside the folders it names. Fetched from a release it puts that
+# release's single file in place, once hash and signature are good; from a checkout it installs these sources. --help says the rest.
+# For any POSIX shell. Everything is inside functions and called by the last line, whose end is its last byte: half a file does
 # nothing.
 set -eu
 
+# Filled in when a release is published: its version, the SHA-256 of each single file, and who may sign (ssh allowed_signers).
+pinned_version=''
+pinned_pins=''
+pinned_signers=''
+
+places='https://github.com/aigw/aigw/releases/download https://gitee.com/aigw/aigw/releases/download'
+
 usage() {
   cat <<'USAGE'
-usage: bash install.sh [--no-init] [--serve] [--demo] [--port PORT] [--index-url URL] [--ca-file FILE] [--dry-run]
-       bash install.sh --uninstall [--purge [--yes]] [--dry-run]
+usage: sh install.sh [--version X.Y.Z] [--no-init] [--serve] [--demo] [--port PORT] [--ca-file FILE] [--dry-run]
+       bash install.sh [--index-url URL] [the same]        in a checkout: install these sources
+       sh install.sh --uninstall [--purge [--yes]] [--dry-run]
 
 Without options it installs, and when there is a terminal and no config yet it ends in the set-up (`aigw init`). What is there
 already - config, keys, records - stays as it is.
 
+  --version X.Y.Z  that release, in place of the newest one
   --no-init        install only
   --serve          when installed, run `aigw serve` here
   --demo           with no config yet: write one with the offline demo provider, and a first consumer key, printed once
   --port PORT      the port in that config (default 8080)
-  --index-url URL  the package index to download from, in place of the usual one; what comes from there is checked by hash
+  --index-url URL  from a checkout: the package index to download from; what comes from there is checked by hash
   --ca-file FILE   PEM file with the authorities to trust for the download (a company's proxy), in place of the usual ones
   --dry-run        say what would be done, and do nothing
   --uninstall      remove the program; config, keys and records stay
@@ -24,21 +34,30 @@ already - config, keys, records - stays as it is.
   --yes            with --purge: do not ask
   --help           this
 
-  AIGW_HOME     where the private environment lives    default: ~/.local/share/aigw (in its folder env)
-  AIGW_BIN_DIR  where the command `aigw` is put        default: ~/.local/bin
-  AIGW_PYTHON   the Python to use (CPython 3.11-3.14)  default: the system's own, if it fits
-  HTTPS_PROXY, HTTP_PROXY, NO_PROXY, PIP_INDEX_URL, PIP_CERT, REQUESTS_CA_BUNDLE, SSL_CERT_FILE and pip.conf are honoured.
+  AIGW_BIN_DIR            where the command `aigw` is put        default: ~/.local/bin
+  AIGW_DOWNLOAD_BASE      where releases lie: https://..., file:///folder; several, with blanks between    default: the project's
+  AIGW_VERSION            as --version
+  AIGW_REQUIRE_SIGNATURE  1: fail where the signature cannot be checked (no ssh-keygen)
+  AIGW_SIGNERS            a file with the keys to believe (ssh allowed_signers), in place of the project's
+  AIGW_HOME               from a checkout: where the private environment lives    default: ~/.local/share/aigw (in its folder env)
+  AIGW_PYTHON             from a checkout: the Python to use (CPython 3.11-3.14)  default: the system's own, if it fits
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY and CURL_CA_BUNDLE are honoured; from a checkout also PIP_INDEX_URL, PIP_CERT and pip.conf.
 
-Needs bash, curl and python3. Shell start-up files are never edited: when the command's folder is not on PATH, the line to add is
-printed.
+A release needs curl or wget; a checkout needs bash, curl and python3. Shell start-up files are never edited: when the command's
+folder is not on PATH, the line to add is printed.
 USAGE
 }
 
 main() {
-  local script=$1 serve="" demo="" dry="" uninstall="" purge="" yes="" init=1 port="" index="" ca="" had_config="" start=$PWD checkout home bin python
+  if [ -n "${ZSH_VERSION:-}" ]; then emulate sh; fi
+  script="" start=$PWD
+  if [ -f "$1" ]; then script=$1; fi # else it came through a pipe, or as an argument
   shift
+  serve="" demo="" dry="" uninstall="" purge="" yes="" init=1 port="" index="" ca="" had_config="" version=${AIGW_VERSION:-}
   while [ $# -gt 0 ]; do
     case $1 in
+      --version) shift; version=${1:-}; [ -n "$version" ] || misused "--version takes a version" ;;
+      --version=*) version=${1#--version=}; [ -n "$version" ] || misused "--version takes a version" ;;
       --serve) serve=1 ;;
       --demo) demo=1 ;;
       --no-init) init="" ;;
@@ -62,6 +81,12 @@ main() {
     '') ;;
     *[!0-9]* | ??????*) misused "--port takes a number" ;;
   esac
+  case $version in
+    '') ;;
+    *[!0-9abrc.]* | *.*.*.* | .* | *.) misused "--version takes a version, as 1.2.3" ;;
+    [0-9]*.[0-9]*.[0-9]*) ;;
+    *) misused "--version takes a version, as 1.2.3" ;;
+  esac
   case $index in
     '') ;;
     *[[:space:]]*) misused "--index-url takes one URL" ;;
@@ -70,45 +95,62 @@ main() {
   esac
   [ -z "$purge" ] || [ -n "$uninstall" ] || misused "--purge goes with --uninstall: it removes config, keys and records"
 
-  checkout=$(checkout_of "$script") || {
-    echo "error: install.sh installs from a checkout of aigw: run it there, as 'bash install.sh'" >&2
-    exit 1
-  }
-  cd "$checkout"
-  . packaging/environment.sh
-  clean_python_settings
+  checkout=""
+  if [ -z "$pinned_version" ]; then # a published one never looks around: what lies where it is run is not its business
+    checkout=$(checkout_of) || checkout=""
+    if [ -z "$checkout" ] && [ -z "$version" ] && [ -z "${AIGW_DOWNLOAD_BASE:-}" ] && [ -z "$uninstall" ]; then
+      fail "this install.sh installs from a checkout of aigw: run it there, as 'bash install.sh'. A release has an install.sh of its own"
+    fi
+  fi
+  if [ -n "$checkout" ]; then
+    if [ -z "${BASH_VERSION:-}" ]; then
+      fail "a checkout is installed with bash: bash ${script:-install.sh}"
+    fi
+    cd "$checkout"
+    . packaging/environment.sh
+    . packaging/from_source.sh
+    clean_python_settings
+  fi
   refuse_borrowed_home
   if [ -z "${HOME:-}" ] && { [ -z "${AIGW_HOME:-}" ] || [ -z "${AIGW_BIN_DIR:-}" ]; }; then
     fail "HOME is not set: set it, or both AIGW_HOME and AIGW_BIN_DIR, to say where aigw goes"
   fi
   home=${AIGW_HOME:-${XDG_DATA_HOME:-${HOME:-}/.local/share}/aigw}
   bin=${AIGW_BIN_DIR:-${HOME:-}/.local/bin}
-  case $home$bin in *[$'\n\t']*) fail "AIGW_HOME and AIGW_BIN_DIR must not hold line breaks or tabs" ;; esac
+  case $home$bin in *"$newline"* | *"$tab"*) fail "AIGW_HOME and AIGW_BIN_DIR must not hold line breaks or tabs" ;; esac
   case $home in /*) ;; *) fail "AIGW_HOME must be an absolute path, not $home" ;; esac
   case $bin in /*) ;; *) fail "AIGW_BIN_DIR must be an absolute path, not $bin" ;; esac
+  config=$(config_file "$start")
+  data=$(data_folder "$start")
 
   if [ -n "$uninstall" ]; then
-    remove "$home" "$bin" "$start" "$script" "$dry" "$purge" "$yes"
+    remove
     return
   fi
   [ -z "$port" ] || [ -n "$demo" ] || say "note: --port only matters together with --demo"
-  [ ! -e "$(config_file "$start")" ] || had_config=1
+  [ ! -e "$config" ] || had_config=1
   refuse_foreign "$bin/aigw"
-  [ -z "$ca" ] || ca=$(usable_ca_file "$start" "$ca") || exit 1
-  python=$(use_network_settings "$index" "$ca"; find_python)
-  put_in_place "$home" "$bin" "$python" "$dry" "$index" "$ca"
-  if [ -n "$demo" ]; then
-    prepare_demo "$bin/aigw" "$dry" "$port" "$start"
+  if [ -n "$checkout" ]; then
+    [ -z "$ca" ] || ca=$(usable_ca_file "$start" "$ca") || exit 1
+    install_sources
+  else
+    install_release
   fi
-  go_on "$bin" "$start" "$script" "$dry" "$serve" "$had_config" "$init" "$ca"
+  if [ -n "$demo" ]; then prepare_demo; fi
+  go_on
 }
 
+newline='
+'
+tab=$(printf '\t')
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 misused() { printf 'error: %s\n' "$1" >&2; exit 2; }
 
 # The checkout this script is part of: the folder of its file or, when it came through a pipe, the one we were started in.
 checkout_of() {
-  local folder
-  for folder in "${1:+$(dirname "$1")}" .; do
+  for folder in "${script:+$(dirname "$script")}" .; do
     if [ -n "$folder" ] && [ -f "$folder/packaging/environment.sh" ] && [ -f "$folder/aigw/__main__.py" ]; then
       (cd "$folder" && pwd)
       return
@@ -117,12 +159,252 @@ checkout_of() {
   return 1
 }
 
-# `sudo bash install.sh` with the home of the user who asked: it would leave files there that are root's.
+# `sudo sh install.sh` with the home of the user who asked: it would leave files there that are root's.
 refuse_borrowed_home() {
   if [ "$(id -u)" = 0 ] && [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ] && [ -d "${HOME:-}" ] && [ ! -O "$HOME" ]; then
     fail "$HOME belongs to $SUDO_USER: run this without sudo (it needs no root), or with 'sudo -H' to install for root"
   fi
 }
+
+# ---- a release
+
+install_release() {
+  work=$(mktemp -d "${TMPDIR:-/tmp}/aigw.XXXXXX") || fail "no folder could be made in ${TMPDIR:-/tmp}"
+  fresh=""
+  trap 'rm -rf "$work" ${fresh:+"$fresh"}' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  [ -z "$ca" ] || [ -r "$ca" ] || fail "--ca-file $ca: there is no such file, or you may not read it"
+  read_signers
+  system=$(uname -s | tr '[:upper:]' '[:lower:]')
+  machine=$(uname -m | sed 's/^amd64$/x86_64/; s/^arm64$/aarch64/')
+  find_place
+  check_newest
+  if [ -z "$version" ]; then version=${pinned_version:-$newest}; fi
+  program="aigw-$version-$system-$machine"
+  refuse_withdrawn "$version"
+  refuse_older
+  fetch "$place/$version/SHA256SUMS" "$work/SHA256SUMS" || fail "aigw $version is not at $place"
+  check_signature "$version/SHA256SUMS" "$work/SHA256SUMS" aigw-release
+  listed=$(sed -n "s/^\([0-9a-f]\{64\}\) [ *]$program\$/\1/p" "$work/SHA256SUMS")
+  case $listed in
+    ????????????????????????????????????????????????????????????????) ;;
+    *) fail "aigw $version was not made for this system ($system $machine). Elsewhere: uv tool install aigw, or a checkout" ;;
+  esac
+  if [ "$version" = "$pinned_version" ]; then
+    pin=$(printf '%s\n' "$pinned_pins" | sed -n "s/^\([0-9a-f]\{64\}\)  $program\$/\1/p")
+    [ "$pin" = "$listed" ] || fail "$place lists another SHA-256 for $program than this installer: one of them was replaced. Nothing was changed"
+  elif [ "$signed" != 1 ]; then
+    fail "aigw $version cannot be checked: this installer knows the hashes of ${pinned_version:-no version}, and no signature could be checked. Nothing was changed"
+  fi
+  refuse_withdrawn "$listed"
+  if [ -n "$dry" ]; then
+    say "would fetch  $place/$version/$program (sha256 $listed)"
+    say "would write  $bin/aigw"
+    return
+  fi
+  put_release
+}
+
+put_release() {
+  mkdir -p "$bin" || fail "cannot make $bin"
+  fresh=$(mktemp "$bin/.aigw.XXXXXX") || fail "cannot write to $bin: give yourself write access, or choose another folder with AIGW_BIN_DIR"
+  say "fetching aigw $version for $system $machine from $place"
+  fetch "$place/$version/$program" "$fresh" show || fail "$program could not be fetched whole. Nothing was changed"
+  got=$(sha256_of "$fresh")
+  [ "$got" = "$listed" ] || fail "what came is not aigw $version: its SHA-256 is $got, not $listed. Nothing was changed"
+  chmod 755 "$fresh"
+  said=$(unset AIGW_LAUNCHER AIGW_RUNTIME; "$fresh" --version 2>"$work/said") || said=""
+  [ "$said" = "aigw $version" ] || { cat "$work/said" >&2; fail "aigw $version does not start here. Nothing was changed"; }
+  keep_release
+  mv -f "$fresh" "$bin/aigw" || fail "cannot write $bin/aigw"
+  fresh=""
+  say "aigw $version is $bin/aigw (sha256 $got)"
+  if [ "$signed" = 1 ]; then say "signed by $signers_named"; else say "signature not checked; the hash is the one in this installer"; fi
+}
+
+# What `aigw verify` and `aigw update` read: the signed lists, beside the data.
+keep_release() {
+  if [ ! -d "$data" ]; then
+    mkdir -p "$(dirname "$data")" && mkdir -m 700 "$data" || fail "cannot make $data"
+  fi
+  mkdir -p "$data/releases/$version" || fail "cannot make $data/releases/$version"
+  for one in "$work"/SHA256SUMS*; do keep "$one" "$data/releases/$version"; done
+  for one in "$work"/revoked.json*; do
+    if [ -f "$one" ]; then keep "$one" "$data/releases"; fi
+  done
+}
+
+keep() { # FILE FOLDER: in one step; another installer may do the same just now
+  cp "$1" "$2/.new.$$" && mv -f "$2/.new.$$" "$2/${1##*/}" || fail "cannot write to $2"
+}
+
+# The keys that are believed, one line each in $work/signers; how their names are spelled, in the order of their signatures.
+read_signers() {
+  if [ -n "${AIGW_SIGNERS:-}" ]; then
+    [ -r "$AIGW_SIGNERS" ] || fail "AIGW_SIGNERS=$AIGW_SIGNERS: there is no such file, or you may not read it"
+    grep -v '^#' "$AIGW_SIGNERS" >"$work/signers" || :
+  else
+    printf '%s\n' "$pinned_signers" >"$work/signers"
+  fi
+  grep . "$work/signers" >"$work/signers.some" || :
+  mv "$work/signers.some" "$work/signers"
+}
+
+names_for() { # NAMESPACE: who has to sign, in order, each once
+  while read -r name rest; do
+    case $rest in *namespaces=*) case $rest in *"$1"*) ;; *) continue ;; esac ;; esac
+    printf '%s\n' "$name"
+  done <"$work/signers" | awk '!seen[$0]++'
+}
+
+# The first place that has the list of versions.
+find_place() {
+  place=""
+  for one in ${AIGW_DOWNLOAD_BASE:-$places}; do
+    case $one in
+      https://* | file:///* | http://127.0.0.1[:/]* | http://localhost[:/]*) ;;
+      /*) one="file://$one" ;;
+      *) fail "AIGW_DOWNLOAD_BASE: $one is no place; expected https://... or file:///..." ;;
+    esac
+    one=${one%/}
+    if fetch "$one/channel/latest.json" "$work/latest.json"; then
+      place=$one
+      return
+    fi
+    say "nothing at $one ($(fetch_problem))"
+  done
+  fail "no release could be reached. Behind a proxy: HTTPS_PROXY=http://host:port; from a folder: AIGW_DOWNLOAD_BASE=file:///folder"
+}
+
+# latest.json: whether it is to be believed, and which version it names ($newest).
+check_newest() {
+  check_signature channel/latest.json "$work/latest.json" aigw-release
+  newest=$(json_text version "$work/latest.json")
+  expires=$(json_text expires "$work/latest.json")
+  case $newest in
+    [0-9]*.[0-9]*.[0-9]*) ;;
+    *) fail "$place/channel/latest.json names no version: an error page?" ;;
+  esac
+  case $expires in
+    [0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*Z) ;;
+    *) fail "$place/channel/latest.json does not say until when it holds" ;;
+  esac
+  if ! earlier "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$expires"; then
+    fail "$place/channel/latest.json was to be believed until $expires only: the mirror is out of date, or keeps newer versions back. Nothing was changed"
+  fi
+  if fetch "$place/channel/revoked.json" "$work/revoked.json"; then
+    check_signature channel/revoked.json "$work/revoked.json" aigw-revocation
+  else
+    rm -f "$work/revoked.json"
+  fi
+  if [ -n "$pinned_version" ] && [ -z "$version" ] && older "$pinned_version" "$newest"; then
+    say "note: aigw $newest is there; this installer is of $pinned_version: fetch install.sh again for the newest"
+  fi
+}
+
+refuse_withdrawn() { # VERSION|SHA256
+  [ -f "$work/revoked.json" ] || return 0
+  reason=$(json_text "$1" "$work/revoked.json")
+  [ -z "$reason" ] || fail "aigw $version was withdrawn: $reason. Nothing was changed"
+}
+
+refuse_older() {
+  [ -x "$bin/aigw" ] || return 0
+  present=$("$bin/aigw" --version 2>/dev/null) || return 0
+  present=${present#aigw }
+  if older "$version" "$present"; then
+    fail "aigw $version is older than the $present that is installed: refused. The version before: aigw update --rollback"
+  fi
+}
+
+# check_signature PATH FILE NAMESPACE: all who have to have signed. Sets $signed: 1 when they had, "" where nobody could look.
+check_signature() {
+  signed="" signers_named=""
+  who=$(names_for "$3")
+  number=0
+  for one in $who; do
+    number=$((number + 1))
+    suffix=.sig
+    [ "$number" = 1 ] || suffix=.sig.$number
+    fetch "$place/$1$suffix" "$2$suffix" || fail "$place/$1 has no signature of $one ($(fetch_problem)). Nothing was changed"
+  done
+  if [ "$number" = 0 ]; then
+    must_not_be_required "this installer knows no key"
+  elif ! command -v ssh-keygen >/dev/null 2>&1; then
+    must_not_be_required "there is no ssh-keygen here (OpenSSH 8.1 or later)"
+  else
+    number=0
+    for one in $who; do
+      number=$((number + 1))
+      suffix=.sig
+      [ "$number" = 1 ] || suffix=.sig.$number
+      ssh-keygen -Y verify -f "$work/signers" -I "$one" -n "$3" -s "$2$suffix" <"$2" >"$work/ssh" 2>&1 ||
+        fail "$place/$1: the signature of $one is not good. Nothing was changed. ssh-keygen says: $(tail -n 1 "$work/ssh")"
+      signers_named="${signers_named:+$signers_named and }$one"
+    done
+    signed=1
+  fi
+}
+
+must_not_be_required() {
+  [ "${AIGW_REQUIRE_SIGNATURE:-}" != 1 ] || fail "the signature cannot be checked, and AIGW_REQUIRE_SIGNATURE=1: $1"
+}
+
+# fetch URL FILE [show]: whole, or not at all. What went wrong is in $work/problem.
+fetch() {
+  fetch_url=$1 fetch_to=$2 fetch_show=${3:-}
+  : >"$work/problem"
+  rm -f "$work/part"
+  case $fetch_url in
+    file://*) cp "${fetch_url#file://}" "$work/part" 2>"$work/problem" || return 1 ;;
+    *)
+      if command -v curl >/dev/null 2>&1; then
+        set -- --fail --location --show-error --connect-timeout 10 --speed-limit 1000 --speed-time 30 --max-filesize 300000000
+        case $fetch_url in https:*) set -- "$@" --proto '=https' --tlsv1.2 ;; esac
+        [ -z "$ca" ] || set -- "$@" --cacert "$ca"
+        if [ "$fetch_show" = show ] && [ -t 2 ]; then
+          curl "$@" --progress-bar --output "$work/part" "$fetch_url" || return 1
+        else
+          curl "$@" --silent --output "$work/part" "$fetch_url" 2>"$work/problem" || return 1
+        fi
+      elif command -v wget >/dev/null 2>&1; then
+        wget -q -T 30 ${ca:+--ca-certificate="$ca"} -O "$work/part" "$fetch_url" 2>"$work/problem" || {
+          echo "wget could not fetch it" >>"$work/problem"
+          return 1
+        }
+      else
+        fail "neither curl nor wget is here: install one of them"
+      fi ;;
+  esac
+  cat "$work/part" >"$fetch_to" || fail "cannot write $fetch_to: is the disk full?"
+  rm -f "$work/part"
+}
+
+fetch_problem() { tail -n 1 "$work/problem" | cut -c 1-200; }
+
+sha256_of() {
+  if command -v sha256sum >/dev/null 2>&1; then sha256sum <"$1" | cut -d ' ' -f 1
+  elif command -v shasum >/dev/null 2>&1; then shasum -a 256 <"$1" | cut -d ' ' -f 1
+  elif command -v openssl >/dev/null 2>&1; then openssl dgst -sha256 <"$1" | sed 's/.* //'
+  else fail "nothing here computes a SHA-256: install coreutils or openssl"; fi
+}
+
+# json_text KEY FILE: the text of a key in JSON that we wrote, a key on each line. What is signed is read; nothing else is.
+json_text() { sed -n "s/^ *\"$(printf '%s' "$1" | sed 's/[.]/\\./g')\": \"\([^\"]*\)\",\{0,1\}\$/\1/p" "$2" | head -n 1; }
+
+earlier() { [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | LC_ALL=C sort | head -n 1)" = "$1" ]; }
+
+# older A B: whether version A comes before B. 1.2.0rc1 comes before 1.2.0.
+older() {
+  [ "$1" != "$2" ] || return 1
+  first=$(printf '%s\n%s\n' "$1" "$2" | sed 's/\([0-9]\)\(a\|b\|rc\)\([0-9]\)/\1.\2.\3/; t
+s/$/.z.0/' | sed 's/\.a\./.1./; s/\.b\./.2./; s/\.rc\./.3./; s/\.z\./.4./' | LC_ALL=C sort -t . -k 1,1n -k 2,2n -k 3,3n -k 4,4n -k 5,5n | head -n 1)
+  [ "$first" = "$(printf '%s\n' "$1" | sed 's/\([0-9]\)\(a\|b\|rc\)\([0-9]\)/\1.\2.\3/; t
+s/$/.z.0/' | sed 's/\.a\./.1./; s/\.b\./.2./; s/\.rc\./.3./; s/\.z\./.4./')" ]
+}
+
+# ---- what follows an installation
 
 # Prints where a person's answers come from: standard input, or the terminal when standard input was this script (curl ... | bash).
 # Fails when nobody is there.
@@ -130,7 +412,7 @@ terminal() {
   [ -t 2 ] || return 1
   if [ -t 0 ]; then
     echo /dev/stdin
-  elif [ -z "$1" ] && (: </dev/tty) 2>/dev/null; then
+  elif [ -z "$script" ] && (: </dev/tty) 2>/dev/null; then
     echo /dev/tty
   else
     return 1
@@ -139,28 +421,27 @@ terminal() {
 
 # The last step: serve, set up, or say how to.
 go_on() {
-  local bin=$1 start=$2 script=$3 dry=$4 serve=$5 had_config=$6 init=$7 ca=$8 aigw config answers code=0
-  config=$(config_file "$start")
   aigw="$bin/aigw"
   if [ -n "$serve" ]; then
     if [ -n "$dry" ]; then
       say "would run: $aigw serve"
     else
-      tell_about_path "$bin"
+      tell_about_path
       cd "$start"
+      leave_nothing
       exec "$aigw" serve
     fi
     return
   fi
   case ":$PATH:" in *":$bin:"*) aigw=aigw ;; *) aigw=$(typed "$bin/aigw") ;; esac
   if [ -n "$had_config" ] && [ -z "$dry" ]; then
-    say "kept as they are: your config $config, and the keys and records in $(data_folder "$start")"
+    say "kept as they are: your config $config, and the keys and records in $data"
     say "start it: $aigw serve      change the set-up: $aigw init"
-    tell_about_path "$bin"
+    tell_about_path
     return
   elif [ -e "$config" ]; then # --demo wrote it just now
     [ -n "$dry" ] || say "start it: $aigw serve"
-  elif [ -n "$init" ] && [ -t 1 ] && answers=$(terminal "$script"); then
+  elif [ -n "$init" ] && [ -t 1 ] && answers=$(terminal); then
     if [ -n "$dry" ]; then
       say "would run: $bin/aigw init"
       return
@@ -168,10 +449,11 @@ go_on() {
     say ""
     if [ -n "$ca" ]; then say "(behind the same proxy aigw itself needs ca_file = \"$ca\" in [upstream] of its config)"; fi
     cd "$start"
+    code=0
     if [ "$answers" = /dev/tty ]; then "$bin/aigw" init </dev/tty || code=$?; else "$bin/aigw" init || code=$?; fi
     say ""
     if [ "$code" != 0 ]; then
-      tell_about_path "$bin"
+      tell_about_path
       say "aigw is installed, but not set up. To do that: $aigw init"
       exit "$code"
     fi
@@ -180,18 +462,26 @@ go_on() {
     say "then: $aigw serve"
   fi
   if [ -z "$dry" ]; then
-    tell_about_path "$bin" # last: what was said to be typed needs it
+    tell_about_path # last: what was said to be typed needs it
     say "completion with Tab, if you like: aigw --install-completion"
   fi
 }
 
-# The second line of every launcher we write; the environment it starts is named in the third.
+# Before another program takes this process over, which no trap survives.
+leave_nothing() { if [ -n "${work:-}" ]; then rm -rf "$work"; fi; }
+
+# The second line of every launcher that is written from a checkout; the environment it starts is named in the third.
 mark="# written by aigw's install.sh"
 
 # Lies in every folder we made: what has none is not ours to remove.
 made=".made-by-aigw-install"
 
-is_ours() { [ -f "$1" ] && [ "$(sed -n 2p "$1" 2>/dev/null)" = "$mark" ]; }
+# A launcher of ours, or a single file: that ends in a trailer of 56 bytes which begins with its magic.
+is_ours() { is_launcher "$1" || is_single_file "$1"; }
+
+is_launcher() { [ -f "$1" ] && [ "$(sed -n 2p "$1" 2>/dev/null | tr -d '\000')" = "$mark" ]; }
+
+is_single_file() { [ -f "$1" ] && [ "$(tail -c 56 "$1" 2>/dev/null | head -c 8 | tr -d '\000')" = AIGWSFX2 ]; }
 
 refuse_foreign() {
   if { [ -e "$1" ] || [ -L "$1" ]; } && ! is_ours "$1"; then
@@ -200,65 +490,9 @@ refuse_foreign() {
 }
 
 # The folder of the environment a launcher starts.
-environment_of() { is_ours "$1" && sed -n '3s/^# environment: //p' "$1"; }
+environment_of() { is_launcher "$1" && sed -n '3s/^# environment: //p' "$1"; }
 
 is_our_environment() { [ -d "$1" ] && [ ! -L "$1" ] && [ -f "$1/$made" ]; }
-
-# Each installation is a folder of its own, finished before anything points to it; the launcher's replacement is the switch. The
-# one before stays for the servers that still run from it.
-put_in_place() {
-  local home=$1 bin=$2 python=$3 dry=$4 index=$5 ca=$6 name folder before
-  name=$("$python" packaging/place.py id)
-  folder="$home/env/$name"
-  before=$(environment_of "$bin/aigw") || before=""
-  if [ -n "$dry" ]; then
-    say "would use    $python ($("$python" -c 'import platform; print(platform.python_version())'))"
-    if works "$folder"; then say "would keep   $folder"; else say "would make   $folder"; fi
-    say "would write  $bin/aigw"
-    return
-  fi
-  if works "$folder"; then
-    say "aigw $name is installed in $folder"
-  else
-    say "installing aigw $name with $python"
-    if [ -z "${AIGW_HOME:-}" ] && [ ! -d "$home" ]; then # shared with the data directory, which is private
-      mkdir -p "$(dirname "$home")" && mkdir -m 700 "$home" || fail "cannot make $home"
-    fi
-    if [ ! -d "$home/env" ]; then
-      mkdir -p "$home/env" && : >"$home/env/$made" || fail "cannot make $home/env"
-    fi
-    if [ -e "$folder" ]; then # its Python has gone, or it is damaged
-      is_our_environment "$folder" || fail "$folder is in the way and is not ours: move it away, or choose another AIGW_HOME"
-      rm -rf "$folder"
-    fi
-    building=$(mktemp -d "$home/env/.building.XXXXXX")
-    trap 'rm -rf "$building"' EXIT
-    : >"$building/$made"
-    (use_network_settings "$index" "$ca"; make_environment "$python" "$building" packaging/requirements.lock) || fail "nothing was changed"
-    "$building/bin/python" -I packaging/place.py copy
-    find "$building/bin" ! -type d ! -name 'python*' -exec rm -f {} + # scripts of dependencies: nobody calls them, and they name this folder
-    works "$building" || fail "the new aigw does not start; nothing was changed"
-    chmod 755 "$building"
-    mv "$building" "$folder" 2>/dev/null || [ -d "$folder" ] || fail "cannot make $folder"
-    rm -rf "$building"
-    trap - EXIT
-  fi
-  mkdir -p "$bin" || fail "cannot make $bin"
-  write_launcher "$bin/aigw" "$folder"
-  forget_older "$home/env" "$folder" "$before"
-  say "aigw is $bin/aigw"
-}
-
-works() { "$1/bin/python" -I -m aigw --version >/dev/null 2>&1; }
-
-write_launcher() {
-  local launcher=$1 folder=$2 new
-  new=$(mktemp "$launcher.XXXXXX")
-  # -I: neither the working directory nor PYTHON* variables decide which code runs next to every key
-  printf '#!/bin/sh\n%s\n# environment: %s\nexec %s -I -m aigw "$@"\n' "$mark" "$folder" "$(quoted "$folder/bin/python")" >"$new"
-  chmod 755 "$new"
-  mv -f "$new" "$launcher"
-}
 
 # A path as a person types it.
 typed() {
@@ -270,34 +504,24 @@ typed() {
 
 quoted() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
 
-forget_older() {
-  local old
-  for old in "$1"/*; do
-    if is_our_environment "$old" && [ "$old" != "$2" ] && [ "$old" != "$3" ]; then rm -rf "$old"; fi
-  done
-}
-
 tell_about_path() {
-  local first
   case ":$PATH:" in
-    *":$1:"*)
+    *":$bin:"*)
       first=$(command -v aigw 2>/dev/null) || first=""
-      if [ -n "$first" ] && [ ! "$first" -ef "$1/aigw" ]; then
-        say "warning: another aigw comes first on your PATH: $first. 'aigw' means that one, and $1/aigw is this one"
+      if [ -n "$first" ] && [ ! "$first" -ef "$bin/aigw" ]; then
+        say "warning: another aigw comes first on your PATH: $first. 'aigw' means that one, and $bin/aigw is this one"
       fi ;;
-    *) say "$1 is not on your PATH yet. Type this line here, and add it to your shell's start-up file:"
-       say "  export PATH=\"$1:\$PATH\"" ;;
+    *) say "$bin is not on your PATH yet. Type this line here, and add it to your shell's start-up file:"
+       say "  export PATH=\"$bin:\$PATH\"" ;;
   esac
 }
 
 # A config with the demo provider and one key, for whoever has no config yet.
 prepare_demo() {
-  local aigw=$1 dry=$2 port=$3 start=$4 config key talk
   if [ -n "$dry" ]; then
     say "would write a config with the demo provider and create the key 'demo', unless there is a config already"
     return
   fi
-  config=$(config_file "$start")
   if [ -e "$config" ]; then
     say "$config exists and stays as it is: no demo provider and no key were added."
     say "  a key:             aigw keys create NAME"
@@ -306,11 +530,11 @@ prepare_demo() {
   fi
   # the key first: when that fails there is no half-made demo, and the next run starts afresh
   talk=$(mktemp "${TMPDIR:-/tmp}/aigw.XXXXXX")
-  key=$(cd "$start" && "$aigw" keys create demo 2>"$talk") || key=""
+  key=$(cd "$start" && "$bin/aigw" keys create demo 2>"$talk") || key=""
   [ -n "$key" ] || cat "$talk" >&2
   rm -f "$talk"
   [ -n "$key" ] || fail "no demo key was made, so no config either. To make one yourself: aigw keys create NAME"
-  write_config "$config" "$port" || fail "cannot write $config"
+  write_config || fail "cannot write $config"
   say "wrote $config: the demo provider, offline"
   show_first_call "$key" "http://127.0.0.1:${port:-${AIGW_PORT:-8080}}/v1"
 }
@@ -332,7 +556,6 @@ CALL
 }
 
 write_config() {
-  local config=$1 port=$2 new
   (
     umask 077
     mkdir -p "$(dirname "$config")"
@@ -366,73 +589,111 @@ absolute() {
   esac
 }
 
+# ---- taking it away
+
+# Lists have a path on each line: no path of ours holds a line break.
 remove() {
-  local home=$1 bin=$2 start=$3 script=$4 dry=$5 purge=$6 yes=$7 folder config data one verb=removed
+  doomed="" emptied="" stays="" verb=removed
   folder=$(environment_of "$bin/aigw") || folder=""
-  config=$(config_file "$start")
-  data=$(data_folder "$start")
-  doomed=()
-  emptied=()
-  stays=()
-  [ -z "$folder" ] || doomed+=("$bin/aigw")
-  find_environments "$home"
-  if [ -n "$purge" ]; then find_kept "$config" "$data" "$home"; fi
-  if [ -z "${AIGW_HOME:-}" ] && [ ! -L "$home" ]; then emptied+=("$home"); fi # the default one is named after us
-  if [ ${#doomed[@]} = 0 ]; then
+  if [ -n "$folder" ] || is_single_file "$bin/aigw"; then doom "$bin/aigw"; fi
+  find_environments
+  find_releases
+  if [ -n "$purge" ]; then find_kept; fi
+  if [ -z "${AIGW_HOME:-}" ] && [ ! -L "$home" ]; then empty "$home"; fi # the default one is named after us
+  if [ -z "$doomed" ]; then
     say "aigw is not installed here: no $bin/aigw of ours, no environment of ours in $home/env"
-    [ -n "$purge" ] || tell_what_is_kept "$config" "$data"
+    [ -n "$purge" ] || tell_what_is_kept
     return
   fi
   if [ -n "$purge" ] && [ -z "$dry" ]; then
-    refuse_while_serving "$folder" "$data"
-    agree "$script" "$yes"
+    refuse_while_serving
+    agree
   fi
   [ -z "$dry" ] || verb="would remove"
-  for one in "${doomed[@]}"; do
-    [ -n "$dry" ] || rm -rf "$one" || fail "could not remove $one"
-    say "$verb $one"
-  done
-  for one in ${emptied[@]+"${emptied[@]}"}; do
-    [ -d "$one" ] || continue
-    if [ -n "$dry" ]; then
-      say "$verb $one, if it is empty then"
-    else
-      rm -f "$one/$made"
-      if rmdir "$one" 2>/dev/null; then say "$verb $one"; fi
-    fi
-  done
+  each "$doomed" remove_one
+  each "$emptied" remove_empty
   if [ -n "$purge" ]; then
-    for one in ${stays[@]+"${stays[@]}"}; do say "not ours, so it stays: $one"; done
+    each "$stays" tell_of_stranger
   else
-    tell_what_is_kept "$config" "$data"
+    tell_what_is_kept
   fi
 }
+
+doom() { doomed="$doomed$1$newline"; }
+empty() { emptied="$emptied$1$newline"; }
+stay() { stays="$stays$1$newline"; }
+
+# each LIST FUNCTION: FUNCTION with each of its lines.
+each() {
+  lines=$1 call=$2
+  while [ -n "$lines" ]; do
+    line=${lines%%"$newline"*}
+    lines=${lines#*"$newline"}
+    "$call" "$line"
+  done
+}
+
+remove_one() {
+  [ -n "$dry" ] || rm -rf "$1" || fail "could not remove $1"
+  say "$verb $1"
+}
+
+remove_empty() {
+  [ -d "$1" ] || return 0
+  if [ -n "$dry" ]; then
+    say "$verb $1, if it is empty then"
+  else
+    rm -f "$1/$made"
+    if rmdir "$1" 2>/dev/null; then say "$verb $1"; fi
+  fi
+}
+
+tell_of_stranger() { say "not ours, so it stays: $1"; }
 
 tell_what_is_kept() {
-  [ ! -e "$1" ] || say "kept your config: $1"
-  [ ! -e "$2/aigw.db" ] || say "kept your keys and records: $2"
-  if [ -e "$1" ] || [ -e "$2/aigw.db" ]; then say "to remove these as well: bash install.sh --uninstall --purge"; fi
+  [ ! -e "$config" ] || say "kept your config: $config"
+  [ ! -e "$data/aigw.db" ] || say "kept your keys and records: $data"
+  if [ -e "$config" ] || [ -e "$data/aigw.db" ]; then say "to remove these as well: bash install.sh --uninstall --purge"; fi
 }
 
-# Fills `doomed` with what we made below AIGW_HOME, and `emptied` with its folders.
+# What was made below AIGW_HOME from a checkout, and its folders.
 find_environments() {
-  local one
-  if [ -L "$1/env" ]; then
-    say "$1/env is a symbolic link, which is not followed: remove by hand what it points to"
+  if [ -L "$home/env" ]; then
+    say "$home/env is a symbolic link, which is not followed: remove by hand what it points to"
     return
   fi
-  for one in "$1"/env/* "$1"/env/.building.*; do
-    if is_our_environment "$one"; then doomed+=("$one"); fi
+  for one in "$home"/env/* "$home"/env/.building.*; do
+    if is_our_environment "$one"; then doom "$one"; fi
   done
-  if [ -f "$1/env/$made" ]; then
-    emptied+=("$1/env")
-  fi
-  }
+  if [ -f "$home/env/$made" ]; then empty "$home/env"; fi
+}
 
-# Fills `doomed` with the files that aigw wrote, by the names it gives them: config, provider keys beside it, database, journal and
-# what else lies in the data directory. A folder that is a symbolic link is not entered; a link in a file's place goes, not its target.
+# What a single file unpacked, and what is kept of releases. Nobody writes there but us.
+find_releases() {
+  for one in "${AIGW_RUNTIME_DIR:-${XDG_DATA_HOME:-${HOME:-}/.local/share}/aigw/rt}"; do
+    if [ -L "$one" ] || [ ! -d "$one" ]; then continue; fi
+    for below in "$one"/* "$one"/.new.* "$one"/.old.*; do
+      if is_runtime "$below"; then doom "$below"; fi
+    done
+    empty "$one"
+  done
+  if [ -d "$data/releases" ] && [ ! -L "$data/releases" ]; then
+    doom_files "$data/releases/revoked.json" "$data"/releases/revoked.json.sig* "$data/releases/.lock" "$data"/releases/.new.*
+    for one in "$data"/releases/*; do
+      if [ -d "$one" ] && [ ! -L "$one" ]; then
+        doom_files "$one"/SHA256SUMS "$one"/SHA256SUMS.sig* "$one/aigw" "$one"/.new.*
+        empty "$one"
+      fi
+    done
+    empty "$data/releases"
+  fi
+}
+
+is_runtime() { [ -d "$1" ] && [ ! -L "$1" ] && [ -f "$1/manifest.json" ] && [ -f "$1/bin/python3._pth" ]; }
+
+# The files that aigw wrote, by the names it gives them: config, provider keys beside it, database, journal and what else lies in
+# the data directory. A folder that is a symbolic link is not entered; a link in a file's place goes, not its target.
 find_kept() {
-  local config=$1 data=$2 home=$3 beside one
   beside=$(dirname "$config")
   doom_files "$config" "$beside/.${config##*/}.new"
   if [ ! -L "$beside/keys" ]; then
@@ -440,7 +701,7 @@ find_kept() {
       # in a folder that is not named after us only those that the config names
       if [ -z "${AIGW_CONFIG:-}" ] || grep -qF "keys/${one##*/}\"" "$config" 2>/dev/null; then doom_files "$one"; fi
     done
-    [ -n "${AIGW_CONFIG:-}" ] || emptied+=("$beside/keys")
+    [ -n "${AIGW_CONFIG:-}" ] || empty "$beside/keys"
   fi
   if [ -L "$data" ]; then
     say "$data is a symbolic link, which is not followed: remove by hand what it points to"
@@ -449,71 +710,67 @@ find_kept() {
       "$data"/aigw.db.before-* "$data"/consumers.cache* "$data"/operator.key "$data"/control.sock "$data"/control.lock "$data"/plugins.trusted "$config".before
     if [ ! -L "$data/journal" ]; then
       doom_files "$data"/journal/[0-9]*-[0-9]*-*.journal "$data"/journal/damaged.lines
-      emptied+=("$data/journal")
+      empty "$data/journal"
     fi
     if [ ! -L "$data/models" ]; then
       doom_files "$data"/models/*.json "$data"/models/*.new
-      emptied+=("$data/models")
+      empty "$data/models"
     fi
     if [ ! -L "$data/configs" ]; then
       doom_files "$data"/configs/*.toml "$data"/configs/.[0-9a-f]*
-      emptied+=("$data/configs")
+      empty "$data/configs"
     fi
   fi
-  if [ -z "${AIGW_DATA_DIR:-}" ] && [ ! -L "$data" ] && [ "$data" != "$home" ]; then emptied+=("$data"); fi
-  if [ -z "${AIGW_CONFIG:-}" ] && [ ! -L "$beside" ] && [ "$beside" != "$data" ]; then emptied+=("$beside"); fi
+  if [ -z "${AIGW_DATA_DIR:-}" ] && [ ! -L "$data" ] && [ "$data" != "$home" ]; then empty "$data"; fi
+  if [ -z "${AIGW_CONFIG:-}" ] && [ ! -L "$beside" ] && [ "$beside" != "$data" ]; then empty "$beside"; fi
   if grep -qE '^[[:space:]]*url[[:space:]]*=[[:space:]]*"sqlite:.' "$config" 2>/dev/null; then
-    stays+=("the database that [storage] url in $config names")
+    stay "the database that [storage] url in $config names"
   fi
-  if [ -L "$config" ]; then stays+=("what the link $config points to"); fi
-  note_strangers "$data" "$beside" "$home"
+  if [ -L "$config" ]; then stay "what the link $config points to"; fi
+  note_strangers
 }
 
 doom_files() {
-  local one
-  for one in "$@"; do
-    if [ -L "$one" ] || [ -f "$one" ] || [ -S "$one" ]; then doomed+=("$one"); fi
+  for each_file in "$@"; do
+    if [ -L "$each_file" ] || [ -f "$each_file" ] || [ -S "$each_file" ]; then doom "$each_file"; fi
   done
 }
 
 # What else lies in the two folders that are named after us.
 note_strangers() {
-  local one known
-  local -a present=()
-  if [ -z "${AIGW_DATA_DIR:-}" ] && [ ! -L "$1" ]; then present+=("$1"/*); fi
-  if [ -z "${AIGW_CONFIG:-}" ] && [ ! -L "$2" ] && [ "$1" != "$2" ]; then present+=("$2"/*); fi
-  for one in ${present[@]+"${present[@]}"}; do
-    if [ ! -e "$one" ] || [ "$one" = "$3/env" ]; then continue; fi
-    for known in ${doomed[@]+"${doomed[@]}"} ${emptied[@]+"${emptied[@]}"}; do
-      if [ "$one" = "$known" ]; then continue 2; fi
-    done
-    stays+=("$one")
-  done
-}
-
-refuse_while_serving() {
-  local folder=$1 data=$2
-  [ -n "$folder" ] || return 0
-  if "$folder/bin/python" -I - "$data" >/dev/null 2>&1 <<'ASK'; then
-import pathlib, sys
-from aigw.cli.control import ask
-try:
-    running = ask(pathlib.Path(sys.argv[1])) is not None
-except OSError:  # it is there, and says nothing
-    running = True
-sys.exit(not running)
-ASK
-    fail "aigw serve is running, and what it keeps would be removed under it: stop it first ('aigw status' says where it is)"
+  if [ -z "${AIGW_DATA_DIR:-}" ] && [ ! -L "$data" ]; then
+    for one in "$data"/*; do note_stranger "$one"; done
+  fi
+  if [ -z "${AIGW_CONFIG:-}" ] && [ ! -L "$beside" ] && [ "$data" != "$beside" ]; then
+    for one in "$beside"/*; do note_stranger "$one"; done
   fi
 }
 
+note_stranger() {
+  if [ ! -e "$1" ] || [ "$1" = "$home/env" ]; then return; fi
+  case $newline$doomed$emptied in
+    *"$newline$1$newline"*) ;;
+    *) stay "$1" ;;
+  esac
+}
+
+refuse_while_serving() {
+  [ -x "$bin/aigw" ] || return 0
+  # one that is there and says nothing is running, too
+  case $("$bin/aigw" status --json 2>&1) in
+    *'"running": false'*) ;;
+    *'"running"'* | *'did not answer'*)
+      fail "aigw serve is running, and what it keeps would be removed under it: stop it first ('aigw status' says where it is)" ;;
+  esac
+}
+
 agree() {
-  local script=$1 yes=$2 answers answer="" one
   [ -z "$yes" ] || return 0
   say "These are removed for good:"
-  for one in "${doomed[@]}"; do say "  $one"; done
-  answers=$(terminal "$script") || { say "Nothing was removed. There is no terminal to ask at: add --yes when you are certain."; exit 2; }
+  each "$doomed" tell_doomed
+  answers=$(terminal) || { say "Nothing was removed. There is no terminal to ask at: add --yes when you are certain."; exit 2; }
   printf 'Remove them? [y/N] ' >&2
+  answer=""
   if [ "$answers" = /dev/tty ]; then read -r answer </dev/tty || answer=""; else read -r answer || answer=""; fi
   case $answer in
     y | Y | yes | Yes | YES) ;;
@@ -521,4 +778,6 @@ agree() {
   esac
 }
 
-{ main "${BASH_SOURCE[0]:-}" "$@"; exit; }
+tell_doomed() { say "  $1"; }
+
+{ main "$0" "$@"; exit; }

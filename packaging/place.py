@@ -41,7 +41,13 @@ def identity() -> str:
     """`VERSION-HASH`: the same for the same files, locked dependencies and Python."""
     python = f"{sys.version_info[0]}.{sys.version_info[1]} {Path(sys.executable).resolve()}"
     digest = hashlib.sha256(python.encode())
-    for path in [Path("packaging/requirements.lock"), Path("packaging/place.py"), Path("install.sh"), *sources()]:
+    for path in [
+        Path("packaging/requirements.lock"),
+        Path("packaging/place.py"),
+        Path("install.sh"),
+        Path("packaging/from_source.sh"),
+        *sources(),
+    ]:
         content = (ROOT / path).read_bytes()
         digest.update(f"\0{path.as_posix()}\0{len(content)}\0".encode() + content)
     return f"{_project()['version']}-{digest.hexdigest()[:12]}"

@@ -198,7 +198,7 @@ def _update(wanted: Wanted, found: Channel, version: str) -> None:
                 fresh.unlink(missing_ok=True)
             _forget_older(wanted, version)
     except MirrorError as error:
-        raise _failed(output.safe(str(error)), "Nothing was changed.")
+        raise _failed(output.safe(str(error)), "Nothing was changed.") from None
     output.note(f"aigw {version} is {program} (sha256 {digest})")
     _told_server(wanted, version)
 
@@ -357,7 +357,7 @@ def _rollback(wanted: Wanted) -> None:
             finally:
                 fresh.unlink(missing_ok=True)
     except (MirrorError, ValueError) as error:
-        raise _failed(output.safe(str(error)), "Nothing was changed.")
+        raise _failed(output.safe(str(error)), "Nothing was changed.") from None
     output.note(f"aigw {version} is {program} again")
     _backups(wanted)
     _told_server(wanted, version)
@@ -400,7 +400,7 @@ def _locked(wanted: Wanted) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise _failed("another update is under way", "Wait for it, then look: aigw --version")
+            raise _failed("another update is under way", "Wait for it, then look: aigw --version") from None
         yield
     finally:
         os.close(handle)
