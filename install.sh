@@ -226,7 +226,7 @@ put_release() {
 # What `aigw verify` and `aigw update` read: the signed lists, beside the data.
 keep_release() {
   if [ ! -d "$data" ]; then
-    mkdir -p "$(dirname "$data")" && mkdir -m 700 "$data" || fail "cannot make $data"
+    mkdir -p "$(dirname "$data")" && mkdir -m 700 "$data" 2>/dev/null || [ -d "$data" ] || fail "cannot make $data"
   fi
   mkdir -p "$data/releases/$version" || fail "cannot make $data/releases/$version"
   for one in "$work"/SHA256SUMS*; do keep "$one" "$data/releases/$version"; done

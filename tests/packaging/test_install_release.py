@@ -317,7 +317,8 @@ def test_two_at_once(place: Place, served: Served, tmp_path: Path) -> None:
     home.mkdir()
     environment = {"HOME": str(home), "PATH": os.environ["PATH"], "AIGW_DOWNLOAD_BASE": served.base}
     running = [subprocess.Popen(["sh", place.installer], env=environment, stderr=subprocess.PIPE) for _ in range(6)]
-    assert [one.communicate(timeout=60) and one.returncode for one in running] == [0] * 6
+    said = [one.communicate(timeout=60)[1] for one in running]
+    assert [one.returncode for one in running] == [0] * 6, said
     assert (home / ".local/bin/aigw").read_bytes() == stand_in("1.1.0")
     assert {path.name for path in (home / ".local/bin").iterdir()} == {"aigw"}
 
