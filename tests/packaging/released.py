@@ -6,9 +6,11 @@ import hashlib
 import os
 import platform
 import shutil
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -22,9 +24,12 @@ SYSTEM = f"{sys.platform}-{platform.machine()}"
 
 
 def stand_in(version: str) -> bytes:
-    """A program that says its version and ends as a single file does, for the installer's own cases."""
-    script = f"#!/bin/sh\n[ \"$1\" != --version ] || echo 'aigw {version}'\nexit 0\n"
-    return script.encode().ljust(200, b"#") + b"AIGWSFX2" + b"\0" * 48
+    """A program that says its version, with an empty tree behind it as a single file has one; for the installer's own cases."""
+    script = f"#!/bin/sh\n[ \"$1\" != --version ] || echo 'aigw {version}'\nexit 0\n".encode().ljust(200, b"#") + b"\n"
+    name, manifest = b"manifest.json", b'{"files": {}}'
+    entry = struct.pack("<IIQ", len(name), 0o644, len(manifest)) + name + manifest
+    payload = zlib.compress(entry)
+    return script + payload + struct.pack("<8sQQ32s", b"AIGWSFX2", len(payload), len(entry), hashlib.sha256(payload).digest())
 
 
 class Place:
