@@ -757,7 +757,8 @@ note_stranger() {
 refuse_while_serving() {
   [ -x "$bin/aigw" ] || return 0
   # one that is there and says nothing is running, too
-  case $("$bin/aigw" status --json 2>&1) in
+  said=$("$bin/aigw" status --json 2>&1) || :
+  case $said in
     *'"running": false'*) ;;
     *'"running"'* | *'did not answer'*)
       fail "aigw serve is running, and what it keeps would be removed under it: stop it first ('aigw status' says where it is)" ;;

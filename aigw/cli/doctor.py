@@ -70,7 +70,7 @@ def doctor(
 
 def _findings(where: Locations, *, offline: bool) -> Iterator[Finding]:
     from aigw.cli import control
-    from aigw.cli.findings import machine, server, settings, storage
+    from aigw.cli.findings import machine, release, server, settings, storage
 
     state: dict[str, Any] | None = None
     silent: OSError | None = None
@@ -80,6 +80,7 @@ def _findings(where: Locations, *, offline: bool) -> Iterator[Finding]:
         silent = error
     serving = str(state["config"]["hash"]) if state else ""
     yield from machine.look(os.environ, state)
+    yield from release.look(where.data_path(), state)
     found = settings.look(where.config_path(), os.environ, serving)
     yield from found.findings
     if silent is not None:

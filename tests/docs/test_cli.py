@@ -20,6 +20,8 @@ PAGE = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
 NOT_RUN = {
     "serve": "does not end by itself",
     "chat": "needs a server",
+    "verify": "its exit code is about what is installed",
+    "update": "needs releases",
     "doctor": "its exit code is about this machine",
     "top": "does not end by itself",
     "reload": "needs a server",

@@ -69,6 +69,11 @@ CODES = frozenset(
         "config_open",
         "key_file_open",
         "no_provider",
+        # what is installed
+        "installed_ok",
+        "installed_changed",
+        "installed_withdrawn",
+        "server_odd",
         # providers
         "provider_ok",
         "provider_unchecked",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import locale
 import os
 import re
@@ -89,6 +90,9 @@ def _is_this(path: Path) -> bool:
             start = file.read(4096).decode("utf-8", "replace")
     except OSError:
         return False
+    if launcher := os.environ.get("AIGW_LAUNCHER"):  # of a single file
+        with contextlib.suppress(OSError):
+            return path.samefile(launcher)
     return sys.prefix in start or path.resolve().parent == Path(sys.prefix, "bin").resolve()
 
 
