@@ -2,8 +2,8 @@
 
 The program serves a stand-in for a provider, in a network of its own where nothing else can be reached, traced by strace: first
 nobody asks it for anything, then N requests come, then it is told to stop. What it executes, connects to, binds and opens for
-writing is compared with a short list; its time on the CPU while idle, its children and its memory with bounds. Linux, strace, and
-user namespaces or root. Exits with 1 and a line for each fault, with 2 when it cannot be tried here.
+writing is compared with a short list; its time on the CPU while idle, its children and its memory with bounds. Linux, strace,
+and user namespaces or root. Exits with 1 and a line for each fault, with 2 when it cannot be tried here.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def traced_faults(lines: list[str], program: Path, home: Path, provider: int) ->
             yield fault
 
 
-def _call(name: str, said: str, program: Path, home: Path, provider: int) -> str:  # noqa: PLR0911 - a list of rules
+def _call(name: str, said: str, program: Path, home: Path, provider: int) -> str:
     failed = re.search(r"= -1 E[A-Z]+", said) is not None
     path = (re.findall(r'"((?:[^"\\]|\\.)*)"', said) or [""])[0]
     if name in NEVER:

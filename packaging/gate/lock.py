@@ -37,7 +37,7 @@ def faults(lock: dict[str, Any], floors: dict[str, Any], now: datetime) -> Itera
             if not re.fullmatch("sha256:[0-9a-f]{64}", file.get("hash", "")):
                 yield f"{name} {version}: {file.get('url', '?').rpartition('/')[2]} has no SHA-256"
             uploaded = file.get("upload-time")
-            if uploaded and datetime.fromisoformat(uploaded.replace("Z", "+00:00")) > now - COOLDOWN:
+            if uploaded and datetime.fromisoformat(uploaded) > now - COOLDOWN:
                 yield f"{name} {version} was uploaded on {uploaded[:10]}, less than {COOLDOWN.days} days ago"
                 break
         floor = floors.get(name)

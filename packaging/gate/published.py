@@ -1,7 +1,8 @@
-"""`python published.py --signers FILE [--base URL] [--unpack] VERSION ...`: whether what can be had today is still what was signed.
+"""`python published.py --signers FILE [--base URL] VERSION ...`: whether what can be had today is still what was signed.
 
 For every version that is given (or, without one, that latest.json names): SHA256SUMS and its signatures, then every file of it,
-downloaded and hashed. Old versions are what gets poisoned. Exits with 1 and a line for each fault; what has one is to be withdrawn.
+downloaded and hashed. Old versions are what gets poisoned. Exits with 1 and a line for each fault; what has one is to be
+withdrawn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python sbom.py TREE WHEELS OUT [--allow-unknown]`: what is in a release, as CycloneDX 1.6 JSON: every package with version, licence, the
+"""`python sbom.py TREE WHEELS OUT`: what is in a release, as CycloneDX 1.6 JSON: every package with version, licence and the
 SHA-256 of its wheel, and the interpreter. The same release gives the same bytes. A licence that is not on the list is a fault.
 """
 
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 PERMISSIVE = re.compile(
-    r"^(?:MIT(?: License)?|MIT-0|Apache(?:-2\.0| 2(?:\.0)?| License,? (?:Version )?2\.0| Software License)?|BSD(?:-[23]-Clause| License| 3-Clause)?|"
-    r"(?:New|Modified) BSD(?: License)?|ISC(?: License)?|PSF(?:-2\.0)?|Python-2\.0|Python Software Foundation License|MPL-2\.0|"
-    r"Mozilla Public License 2\.0 \(MPL 2\.0\)|CNRI-Python|0BSD|Unlicense)$",
+    r"MIT(?: License)?|MIT-0|Apache(?:-2\.0| 2(?:\.0)?| License,? (?:Version )?2\.0| Software License)?|"
+    r"BSD(?:-[23]-Clause| License| 3-Clause)?|(?:New|Modified) BSD(?: License)?|ISC(?: License)?|0BSD|Unlicense|"
+    r"PSF(?:-2\.0)?|Python-2\.0|Python Software Foundation License|CNRI-Python|"
+    r"MPL-2\.0|Mozilla Public License 2\.0 \(MPL 2\.0\)",
     re.IGNORECASE,
 )
 """Licences that ask for no more than their text to be kept (MPL: and changes to its own files to be shown)."""
@@ -45,7 +46,7 @@ def licence(said: Any) -> str:
 
 def permissive(expression: str) -> bool:
     """Whether each part of *expression* is on the list."""
-    return all(PERMISSIVE.match(part.strip(" ()")) for part in re.split(r"\s+(?:AND|OR|and|or)\s+|;|/", expression))
+    return all(PERMISSIVE.fullmatch(part.strip(" ()")) for part in re.split(r"\s+(?:AND|OR|and|or)\s+|;|/", expression))
 
 
 def component(wheel: Path) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """`PYTHON tree.py TREE WHEELS [--signers FILE]`: whether each file of an unpacked release comes from where its manifest says.
 
 To be run with the Python that was packed, so on the build machine or one like it. It does not trust the build: our files are
-compared with this checkout, a wheel's with the wheel that the lock's hash names, the interpreter's with the interpreter, and what
-is compiled is compiled again. What then still differs, or was added, has no reason to be there. Links, set-user-id bits, `.pth`
-files, secrets and strings of known miners and stealers are told besides. Exits with 1 and a line for each fault.
+compared with this checkout, a wheel's with the wheel that the lock's hash names, the interpreter's with the interpreter, and
+what is compiled is compiled again. What then still differs, or was added, has no reason to be there. Links, set-user-id bits,
+`.pth` files, secrets and strings of known miners and stealers are told besides. Exits with 1 and a line for each fault.
 """
 
 from __future__ import annotations
