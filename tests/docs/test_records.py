@@ -73,6 +73,7 @@ async def test_every_metric(tmp_path: Path) -> None:
     try:
         services.pools = {"openai": KeyPool([ProviderKey("openai#1", "sk-1")])}
         services.metrics.recorded(Record(id="req_1", at=0.0, error="caller_closed", cost=1, first_token=1))
+        services.self_watch.intact, services.self_watch.idle_cpu = True, 0.01
         real = set(re.findall(r"^# TYPE (\S+)", services.metrics.render()[0].decode(), re.MULTILINE))
     finally:
         await services.close()
