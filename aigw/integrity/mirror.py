@@ -131,6 +131,8 @@ def download(base: str, path: str, to: Path, sha256: str, told: Callable[[int], 
                 digest.update(block)
                 file.write(block)
                 told(len(block))
+            if missing := getattr(answer, "length", None):  # of http.client: what was promised and did not come
+                raise MirrorError(f"{base}/{path} broke off: {missing} bytes are missing")
             file.flush()
             os.fsync(file.fileno())
         if digest.hexdigest() != sha256:
