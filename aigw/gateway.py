@@ -211,6 +211,8 @@ class Services:
         self._begin("alerts", self.alerts.run())
         self._begin("lookout", self._look_out())
         files = self.first and self._server.integrity == "warn"  # "refuse" has looked before
+        if self.first and self._server.release_check == "daily":
+            self._begin("release check", self.self_watch.follow_releases(self.data_dir))
         self._begin("self watch", self.self_watch.run(self.data_dir, self._server.self_check, files=files))
 
     def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:

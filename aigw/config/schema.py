@@ -17,7 +17,7 @@ class Table(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tru
 
 class Server(Table, frozen=True, kw_only=True):
     """The data port: where models' APIs are served. `host`, `port`, `workers`, `drain_timeout`,
-    `integrity` and `self_check` need a restart."""
+    `integrity`, `self_check` and `release_check` need a restart."""
 
     host: str = "127.0.0.1"  # any other host needs auth.required = true
     port: int = 8080  # 0: any free one, said at start
@@ -40,6 +40,7 @@ class Server(Table, frozen=True, kw_only=True):
     trusted: tuple[str, ...] = ()  # addresses and networks of proxies in front, behind each of which are many callers
     integrity: Literal["warn", "refuse", "off"] = "warn"  # files that are not what was released: say so, or do not start
     self_check: float = 60.0  # seconds between two looks at its own children, sockets and idle work; 0: none
+    release_check: Literal["off", "daily"] = "off"  # ask once a day whether this version was withdrawn, or a newer one is there
 
 
 class Jwt(Table, frozen=True, kw_only=True):

@@ -511,7 +511,7 @@ def stamp_of(path: Path) -> tuple[int, int, int] | None:
 
 def static_changes(old: Config, new: Config) -> list[str]:
     """What a reload cannot change."""
-    server = ("host", "port", "workers", "drain_timeout", "integrity", "self_check")
+    server = ("host", "port", "workers", "drain_timeout", "integrity", "self_check", "release_check")
     found = [f"[server] {name}" for name in server if getattr(old.server, name) != getattr(new.server, name)]
     if old.admin != new.admin:
         found.append("[admin]")

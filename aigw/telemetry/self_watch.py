@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
+from aigw import __version__
 from aigw.hooks import Event
 from aigw.integrity import installed, process, release
 from aigw.integrity.installed import Check, Kind, State
@@ -32,6 +33,11 @@ IDLE_LOOKS = 3
 
 SETTLE = 0.2
 """Seconds until a second look: what has gone by then was on its way to be known."""
+
+DAY = 86400.0
+
+FIRST_ASKED = 60.0
+"""Seconds after the start until the project is asked about this version."""
 
 MOST_TOLD = 10
 """Flaws that are logged one by one."""
@@ -57,6 +63,7 @@ class SelfWatch:
         self._roots = process.roots()
         self.intact: bool | None = None  # None: not looked, or nothing to compare with
         self.summary = "not looked at yet"
+        self.withdrawn = ""  # why this version was
         self.flaws: tuple[Flaw, ...] = ()
         self.oddities: tuple[Flaw, ...] = ()
         self.idle_cpu: float | None = None
@@ -78,6 +85,24 @@ class SelfWatch:
                 await self.look()
             except Exception as error:  # noqa: BLE001 - as above
                 log.warning("the process could not be looked at: %s", type(error).__name__)
+
+    async def follow_releases(self, data_dir: Path) -> None:
+        """Ask once a day what the project says of this version: it may be the one that has to go."""
+        await asyncio.sleep(FIRST_ASKED)
+        while True:
+            try:
+                withdrawn, newer = await asyncio.to_thread(asked, data_dir)
+            except Exception as error:  # noqa: BLE001 - a mirror that is away must not end the server
+                log.warning("what the project says of this version could not be asked: %s", error)
+            else:
+                if withdrawn:
+                    self.withdrawn = withdrawn
+                    text = f"aigw {__version__}, which serves here, was withdrawn: {withdrawn}. Run: aigw update"
+                    log.error("integrity: %s", text)
+                    self._tell("withdrawn", text, 1)
+                elif newer:
+                    log.info("aigw %s is there; this is %s. See: aigw update --check", newer, __version__)
+            await asyncio.sleep(DAY)
 
     def found(self, checks: Iterable[Check]) -> None:
         """Say what *checks* came to."""
@@ -136,7 +161,7 @@ class SelfWatch:
 
     def readings(self) -> list[Reading]:
         """For metrics."""
-        found = []
+        found = [Reading("version_withdrawn", "1 when the project has withdrawn this version.", int(bool(self.withdrawn)))]
         if self.intact is not None:
             found.append(Reading("integrity_ok", "0 when files are not what was released.", int(self.intact)))
         kinds = Counter(kind(one) for one in self.oddities)
@@ -160,6 +185,30 @@ def kind(flaw: Flaw) -> Sort:
     if flaw.path.startswith("socket "):
         return "socket"
     return "processor" if flaw.path in ("processor", "threads") else "code"
+
+
+def asked(data_dir: Path) -> tuple[str, str]:
+    """Why this version was withdrawn, and the newer one that is there; "" for none. The newest list of withdrawn versions stays
+    in *data_dir*, for `aigw verify`. Raises MirrorError, OSError."""
+    from aigw.integrity import kept, mirror  # what fetches is imported where it is asked for
+
+    known = release.signers()
+    if not release.names(known, release.RELEASE):
+        raise mirror.MirrorError("nobody is trusted to sign releases: no key of the project's is in this aigw")
+    error: Exception = mirror.MirrorError("no place is known")
+    for base in mirror.bases():
+        try:
+            found = mirror.channel(base, known, time.time())
+        except mirror.MirrorError as problem:
+            error = problem
+            continue
+        names = [name for name in found.files if name.startswith(release.REVOKED)]
+        if names:
+            kept.keep(kept.folder(data_dir), {name: found.files[name] for name in names})
+        newer = release.number(found.latest.version) > release.number(__version__)
+        reason = found.revoked.reason(__version__) if found.revoked is not None else ""
+        return reason, found.latest.version if newer else ""
+    raise error
 
 
 def examined(data_dir: Path) -> list[Check]:

@@ -13,6 +13,7 @@ SAME = frozenset(
         "aigw_provider_keys",
         "aigw_provider_key_rest_seconds",
         "aigw_idle_cpu",
+        "aigw_version_withdrawn",
     }
 )
 """Gauges that say the same in every process, or nearly: the largest one holds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -12,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from aigw.hooks import Event
-from aigw.integrity import process
+from aigw.integrity import process, release
 from aigw.integrity.installed import Check, State
 from aigw.integrity.manifest import Flaw
 from aigw.telemetry import self_watch
 from aigw.telemetry.self_watch import SelfWatch
+from tests.packaging.released import Place
 
 pytestmark = pytest.mark.skipif(not process.available(), reason="Linux only")
 
@@ -145,6 +147,36 @@ def test_what_was_found_in_the_files(world: World, caplog: pytest.LogCaptureFixt
     assert world.told[0].text == "2 flaws. Run: aigw verify"
 
 
+async def test_a_version_that_was_withdrawn(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asked once a day, of a place with signatures; told as an alert, and kept for `aigw verify`. A place that is away ends
+    nothing."""
+    caplog.set_level("INFO", "aigw.integrity")
+    place = Place(tmp_path)
+    place.publish("9.0.0")
+    known = release.signers(place.signers)
+    monkeypatch.setattr(release, "signers", lambda: known)
+    monkeypatch.setattr(self_watch, "FIRST_ASKED", 0.0)
+    monkeypatch.setattr(self_watch, "DAY", 0.02)
+    monkeypatch.setenv("AIGW_DOWNLOAD_BASE", str(tmp_path / "nowhere"))
+    task = asyncio.create_task(world.watch.follow_releases(tmp_path / "data"))
+    async with asyncio.timeout(10):
+        while "could not be asked" not in caplog.text:
+            await asyncio.sleep(0.01)
+        monkeypatch.setenv("AIGW_DOWNLOAD_BASE", f"{tmp_path / 'nowhere'} {place.folder}")
+        while "aigw 9.0.0 is there; this is 0.1.0" not in caplog.text:
+            await asyncio.sleep(0.01)
+        assert world.readings()["version_withdrawn"] == 0
+        place.revoke("0.1.0", "it mines coins")
+        while not world.told:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    assert "aigw 0.1.0, which serves here, was withdrawn: it mines coins" in world.told[0].text
+    assert world.readings()["version_withdrawn"] == 1
+    assert (tmp_path / "data/releases/revoked.json.sig").exists()
+
+
 async def test_a_look_that_fails_ends_nothing(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """/proc is not there, or says something else one day."""
     looked = threading.Event()
@@ -155,8 +187,6 @@ async def test_a_look_that_fails_ends_nothing(world: World, tmp_path: Path, monk
 
     monkeypatch.setattr(world.watch, "look", broken)
     monkeypatch.setattr(self_watch, "examined", lambda data_dir: 1 / 0)
-    import asyncio
-
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(world.watch.run(tmp_path, 0.01, files=True), 0.3)
     assert looked.is_set()
