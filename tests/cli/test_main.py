@@ -229,6 +229,39 @@ def test_narrow_terminal(aigw: CommandLine) -> None:
     assert aigw("keys", "create", "--help", COLUMNS="1").returncode == 0
 
 
+@pytest.mark.parametrize(
+    "command", ["keys", "stats", "config path", "config check", "verify --json", "doctor --offline --json"]
+)
+def test_small_and_lazy(aigw: CommandLine, command: str) -> None:
+    """What only asks and shows needs neither the server's libraries nor the wizard's."""
+    script = (
+        "import sys; from aigw.cli.main import main; main(sys.argv[1:]); "
+        "print(*sorted({'aiohttp', 'uvloop', 'questionary', 'prompt_toolkit', 'asyncpg', 'redis'} & set(sys.modules)), 'only')"
+    )
+    started = [sys.executable, "-c", script, *command.split()]
+    done = subprocess.run(started, env=aigw.environment, cwd=aigw.folder, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "only", done.stdout[-200:]
+
+
+def test_the_server_is_no_terminal(aigw: CommandLine) -> None:
+    """A server that is ready to serve has imported nothing that draws or asks, and nothing that fetches releases."""
+    script = (
+        "import sys\n"
+        "from aigw.server import lifecycle\n"
+        "heavy = {'questionary', 'rich', 'prompt_toolkit', 'typer.rich_utils', 'tomlkit', 'aigw.integrity.mirror'}\n"
+        "def ready(*arguments):\n"
+        "    lifecycle.Server(*arguments)\n"
+        "    print(*sorted(heavy & set(sys.modules)), 'only', file=sys.stderr)\n"
+        "lifecycle.serve = ready\n"
+        "from aigw.cli.main import main\n"
+        "sys.exit(main(['serve']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=aigw.environment, cwd=aigw.folder, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1] == "only", done.stderr[-400:]
+
+
 def test_interrupt(aigw: CommandLine, tmp_path: Path) -> None:
     """Ctrl-C while a command works ends it with 130 and no traceback."""
     script = tmp_path / "slow.py"
