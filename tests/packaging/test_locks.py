@@ -92,6 +92,16 @@ def test_every_locked_package_is_explained() -> None:
     assert [name for name in pip_lock("requirements-dev.lock") if name not in words] == []
 
 
+def test_what_each_could_do_is_said() -> None:
+    """Each runtime package has a row that says its size, when it is loaded, whose it is and what it sees."""
+    section = (
+        (ROOT / "docs/dependencies.md").read_text("utf-8").partition("## What each could do to us")[2].partition("\n## ")[0]
+    )
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| ")]
+    assert {row[0] for row in rows} - {"Package"} == set(pip_lock("requirements-full.lock"))
+    assert all(len(row) == 5 and all(row) for row in rows)
+
+
 def test_no_row_outlives_its_package() -> None:
     """A package that left the lock leaves the page."""
     page = (ROOT / "docs/dependencies.md").read_text("utf-8").partition("## Data taken in")[0]
