@@ -36,6 +36,9 @@ SETTLE = 0.2
 
 DAY = 86400.0
 
+SERVING = 1.0
+"""Seconds from the start until files are looked at: those who wait for the first answer come first."""
+
 FIRST_ASKED = 60.0
 """Seconds after the start until the project is asked about this version."""
 
@@ -73,6 +76,7 @@ class SelfWatch:
     async def run(self, data_dir: Path, every: float, *, files: bool) -> None:
         """Look at the files once (*files*), then at the process every so many seconds (0: never)."""
         if files:
+            await asyncio.sleep(SERVING)
             try:
                 self.found(await asyncio.to_thread(examined, data_dir))
             except Exception as error:  # noqa: BLE001 - a look that fails must not end the server
@@ -112,7 +116,7 @@ class SelfWatch:
         self.intact = False if self.flaws else (True if sure and checks else None)
         self.summary = summary(checks)
         if not self.flaws:
-            log.info("integrity: %s", self.summary)
+            log.log(logging.DEBUG if self.intact is None else logging.INFO, "integrity: %s", self.summary)
             return
         log.error("integrity: %s; run: aigw verify", self.summary)
         for flaw in self.flaws[:MOST_TOLD]:

@@ -152,5 +152,6 @@ def test_this_checkout() -> None:
     """Its packages can be checked, itself cannot: it is told so."""
     found = list(installed.check(installed.find(), ROOT, ()))
     assert found[0].state == "unknown"
-    assert [one.state for one in found if one.name == "packages"] == ["ok"], found
+    changed = [flaw.path for one in found for flaw in one.flaws]
+    assert [path for path in changed if not path.endswith("cacert.pem")] == []  # which some environments add an authority to
     assert os.path.isabs(found[0].text.rpartition("checkout ")[2].partition(":")[0])  # noqa: PTH117

@@ -187,6 +187,7 @@ async def test_a_look_that_fails_ends_nothing(world: World, tmp_path: Path, monk
 
     monkeypatch.setattr(world.watch, "look", broken)
     monkeypatch.setattr(self_watch, "examined", lambda data_dir: 1 / 0)
+    monkeypatch.setattr(self_watch, "SERVING", 0.0)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(world.watch.run(tmp_path, 0.01, files=True), 0.3)
     assert looked.is_set()
