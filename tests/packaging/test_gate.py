@@ -96,6 +96,22 @@ def test_licences() -> None:
         assert not permissive(bad), bad
 
 
+# ---- other people's scanners
+
+
+def test_what_guarddog_finds() -> None:
+    """What a person has explained is no fault; something new is, and so is an explanation of what has gone."""
+    wheel = Path("Some_Thing-1.0-py3-none-any.whl")
+    said = {"results": {"threat-x": [{"location": "a.py:3"}], "threat-y": {}, "capability-z": [1]}, "errors": {}}
+    faults = gate("guarddog").faults
+    assert list(faults(wheel, said, {})) == ["Some_Thing-1.0-py3-none-any.whl: threat-x (a.py:3)"]
+    assert list(faults(wheel, said, {"some-thing": {"threat-x": "because"}})) == []
+    (gone,) = faults(wheel, said, {"some-thing": {"threat-x": "because", "threat-y": "because"}})
+    assert "threat-y is explained in known.toml and was not found" in gone
+    (broken,) = faults(wheel, {"results": {}, "errors": {"threat-x": "timed out"}}, {})
+    assert "could not be looked for: timed out" in broken
+
+
 # ---- what can be had today
 
 
