@@ -35,10 +35,12 @@ already - config, keys, records - stays as it is.
   --help           this
 
   AIGW_BIN_DIR            where the command `aigw` is put        default: ~/.local/bin
-  AIGW_DOWNLOAD_BASE      where releases lie: https://..., file:///folder; several, with blanks between    default: the project's
+  AIGW_DOWNLOAD_BASE      where releases lie: https://..., file:///folder; several, with blanks between: the first that
+                          answers    default: the project's
   AIGW_VERSION            as --version
   AIGW_REQUIRE_SIGNATURE  1: fail where the signature cannot be checked (no ssh-keygen)
   AIGW_SIGNERS            a file with the keys to believe (ssh allowed_signers), in place of the project's
+  AIGW_NO_MODIFY_PATH     accepted, and not needed: shell start-up files are never edited
   AIGW_HOME               from a checkout: where the private environment lives    default: ~/.local/share/aigw (in its folder env)
   AIGW_PYTHON             from a checkout: the Python to use (CPython 3.11-3.14)  default: the system's own, if it fits
   HTTPS_PROXY, HTTP_PROXY, NO_PROXY and CURL_CA_BUNDLE are honoured; from a checkout also PIP_INDEX_URL, PIP_CERT and pip.conf.
@@ -258,21 +260,41 @@ names_for() { # NAMESPACE: who has to sign, in order, each once
   done <"$work/signers" | awk '!seen[$0]++'
 }
 
-# The first place that has the list of versions.
+# The place that has the list of versions first: all are asked at once, so a mirror nearby wins, wherever this is.
 find_place() {
-  place=""
+  place="" number=0
   for one in ${AIGW_DOWNLOAD_BASE:-$places}; do
     case $one in
       https://* | file:///* | http://127.0.0.1[:/]* | http://localhost[:/]*) ;;
       /*) one="file://$one" ;;
       *) fail "AIGW_DOWNLOAD_BASE: $one is no place; expected https://... or file:///..." ;;
     esac
-    one=${one%/}
-    if fetch "$one/channel/latest.json" "$work/latest.json"; then
-      place=$one
-      return
-    fi
-    say "nothing at $one ($(fetch_problem))"
+    number=$((number + 1))
+    mkdir "$work/place.$number"
+    printf '%s\n' "${one%/}" >"$work/place.$number/base"
+    (
+      trap - EXIT
+      own=$work/place.$number
+      if (work=$own; fetch "${one%/}/channel/latest.json" "$own/latest.json"); then : >"$own/good"; else : >"$own/bad"; fi
+    ) &
+  done
+  waited=0
+  while [ "$waited" -lt 300 ]; do
+    known=0
+    for one in "$work"/place.*; do
+      if [ -f "$one/good" ]; then
+        place=$(cat "$one/base")
+        mv "$one/latest.json" "$work/latest.json"
+        return
+      fi
+      if [ -f "$one/bad" ]; then known=$((known + 1)); fi
+    done
+    [ "$known" -lt "$number" ] || break
+    sleep 0.1 2>/dev/null || sleep 1
+    waited=$((waited + 1))
+  done
+  for one in "$work"/place.*; do
+    say "nothing at $(cat "$one/base") ($(work=$one; fetch_problem))"
   done
   fail "no release could be reached. Behind a proxy: HTTPS_PROXY=http://host:port; from a folder: AIGW_DOWNLOAD_BASE=file:///folder"
 }

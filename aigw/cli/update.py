@@ -111,14 +111,11 @@ def _channel(source: str, known: Sequence[Signer]) -> Channel:
             "nobody is trusted to sign releases: no key of the project's is in this aigw",
             "Releases of your own: aigw update --signers FILE --from URL|DIR",
         )
-    problems = []
     try:
         with output.working("asking for the newest version"):
-            for base in mirror.bases(source):
-                try:
-                    return mirror.channel(base, known, time.time())
-                except mirror.MirrorError as error:
-                    problems.append(str(error))
+            return mirror.quickest(mirror.bases(source), known, time.time())
+    except mirror.NowhereError as error:
+        problems = error.problems
     except mirror.MirrorError as error:
         raise typer.BadParameter(str(error), param_hint="--from") from None
     for problem in problems[:-1]:

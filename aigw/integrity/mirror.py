@@ -19,6 +19,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import IO, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -95,6 +97,38 @@ def channel(base: str, known: Sequence[Signer], now: float) -> Channel:
     except ValueError as error:
         raise MirrorError(f"{base}/{CHANNEL}/{release.REVOKED}: {error}") from None
     return Channel(base, latest, revoked, files)
+
+
+class NowhereError(MirrorError):
+    """None of several places has it; `problems` says why of each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = list(problems)
+
+
+def quickest(places: Sequence[str], known: Sequence[Signer], now: float) -> Channel:
+    """What the first of *places* to answer with good signatures says: all are asked at once, so a mirror nearby wins. Raises
+    NowhereError."""
+    answers: SimpleQueue[Channel | MirrorError] = SimpleQueue()
+
+    def ask(base: str) -> None:
+        try:
+            answers.put(channel(base, known, now))
+        except MirrorError as error:
+            answers.put(error)
+        except Exception as error:  # noqa: BLE001 - or nobody would hear of this place
+            answers.put(MirrorError(f"{base}: {type(error).__name__}"))
+
+    for base in places:
+        Thread(target=ask, args=(base,), daemon=True).start()  # a slow one is not waited for, at the end neither
+    problems = []
+    for _ in places:
+        answer = answers.get()
+        if isinstance(answer, Channel):
+            return answer
+        problems.append(str(answer))
+    raise NowhereError(problems)
 
 
 def sums(base: str, version: str, known: Sequence[Signer], now: float) -> tuple[dict[str, str], dict[str, bytes], list[Signer]]:

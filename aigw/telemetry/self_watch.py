@@ -199,20 +199,13 @@ def asked(data_dir: Path) -> tuple[str, str]:
     known = release.signers()
     if not release.names(known, release.RELEASE):
         raise mirror.MirrorError("nobody is trusted to sign releases: no key of the project's is in this aigw")
-    error: Exception = mirror.MirrorError("no place is known")
-    for base in mirror.bases():
-        try:
-            found = mirror.channel(base, known, time.time())
-        except mirror.MirrorError as problem:
-            error = problem
-            continue
-        names = [name for name in found.files if name.startswith(release.REVOKED)]
-        if names:
-            kept.keep(kept.folder(data_dir), {name: found.files[name] for name in names})
-        newer = release.number(found.latest.version) > release.number(__version__)
-        reason = found.revoked.reason(__version__) if found.revoked is not None else ""
-        return reason, found.latest.version if newer else ""
-    raise error
+    found = mirror.quickest(mirror.bases(), known, time.time())
+    names = [name for name in found.files if name.startswith(release.REVOKED)]
+    if names:
+        kept.keep(kept.folder(data_dir), {name: found.files[name] for name in names})
+    newer = release.number(found.latest.version) > release.number(__version__)
+    reason = found.revoked.reason(__version__) if found.revoked is not None else ""
+    return reason, found.latest.version if newer else ""
 
 
 def examined(data_dir: Path) -> list[Check]:

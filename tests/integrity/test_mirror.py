@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from aigw.integrity import mirror
+from aigw.integrity import mirror, release
 from aigw.integrity.mirror import MirrorError
+from tests.packaging.released import Place, Served
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
@@ -120,3 +122,25 @@ def test_nobody_is_there() -> None:
 def test_the_name_of_the_program() -> None:
     assert mirror.program_name("1.2.3").startswith("aigw-1.2.3-")
     assert mirror.program_name("1.2.3").count("-") == 3
+
+
+def test_the_quickest(tmp_path: Path) -> None:
+    """Of several the first that answers with good signatures; one that lies is not it, however quick; when none does, each says
+    why."""
+    place = Place(tmp_path)
+    place.publish("9.0.0")
+    known = release.signers(place.signers)
+
+    def slow(path: str, content: bytes) -> bytes:
+        time.sleep(2)
+        return content
+
+    with Served(place.folder) as far, Served(place.folder) as near, Served(place.folder) as liar:
+        far.spoil = slow
+        liar.spoil = lambda path, content: content.replace(b"9.0.0", b"9.9.9")
+        found = mirror.quickest([far.base, liar.base, near.base, "http://127.0.0.1:9"], known, time.time())
+        assert (found.base, found.latest.version) == (near.base, "9.0.0")
+        with pytest.raises(mirror.NowhereError) as caught:
+            mirror.quickest([liar.base, "http://127.0.0.1:9"], known, time.time())
+    assert len(caught.value.problems) == 2
+    assert "does not belong to this content" in str(caught.value)

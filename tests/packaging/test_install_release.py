@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -365,10 +366,30 @@ def test_a_place_that_is_none(place: Place, tmp_path: Path, base: str) -> None:
 
 
 def test_the_second_place(place: Place, served: Served, tmp_path: Path) -> None:
-    """The first one is away: the next one serves."""
+    """The first one is away: the next one serves. When all are, each says why."""
     ran = install(place, f"http://127.0.0.1:9 {served.base}", tmp_path / "home")
     assert ran.returncode == 0, ran.stderr
-    assert "nothing at http://127.0.0.1:9" in ran.stderr
+    ran = install(place, f"http://127.0.0.1:9 file://{tmp_path}/nowhere", tmp_path / "other")
+    assert (ran.returncode, contents(tmp_path / "other")) == (1, set())
+    assert "nothing at http://127.0.0.1:9 (" in ran.stderr
+    assert f"nothing at file://{tmp_path}/nowhere (" in ran.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_quickest_place(place: Place, served: Served, tmp_path: Path, shell: str) -> None:
+    """All are asked at once, and the first to answer serves, whichever is named first."""
+    if shutil.which(SHELLS[shell][0]) is None:
+        pytest.skip(f"{shell} is not here")
+
+    def slow(path: str, content: bytes) -> bytes:
+        time.sleep(3)
+        return content
+
+    with Served(place.folder) as far:
+        far.spoil = slow
+        ran = install(place, f"{far.base} {served.base}", tmp_path / "home", shell=shell)
+        assert ran.returncode == 0, ran.stderr
+        assert f"from {served.base}" in ran.stderr
 
 
 def test_the_checkout_has_no_pins() -> None:
