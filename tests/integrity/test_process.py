@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,8 +109,7 @@ def test_work() -> None:
     spin = "def spin():\n    while True: pass\n"
     with running(f"import threading\n{spin}threading.Thread(target=spin, daemon=True).start()") as ran:
         before = process.cpu(ran.pid)
-        time.sleep(0.5)
-        assert process.cpu(ran.pid) - before > 0.1
+        eventually(lambda: process.cpu(ran.pid) - before > 0.1)
         assert process.threads(ran.pid) == 2
 
 
