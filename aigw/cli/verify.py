@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 IDLE = 5.0
 """Seconds over which the work of a server that nobody asks is measured."""
+
+SETTLE = 2.0
+"""Seconds until a second look at what seemed odd."""
 
 IDLE_MOST = 0.02
 """Share of a processor that it may take then."""
@@ -179,11 +182,16 @@ def _running(where: Locations) -> list[Check]:
     main = int(state["pid"])
     ports = {int(place.rpartition(":")[2]) for places in state["bound"].values() for place in places}
     peers = {*told.get("peers", ()), *process.addresses(told.get("hosts", ()))}
+
+    def peers_now() -> Iterable[str]:
+        now = control.ask(where.data_path()) or {}
+        return [str(one) for one in now.get("integrity", {}).get("peers", ())]
+
     found: list[Check] = [_files(told)]
     try:
         for pid in [main, *(one for one in workers if one != main)]:
             expected = process.Expected(workers if pid == main else (), ports, peers, _roots(pid))
-            found.append(_process(pid, expected))
+            found.append(_process(pid, expected, peers_now))
         output.waiting(f"watching for {IDLE:g} s what it does while nobody asks ...")
         found.append(_idle(where, [main, *workers], state))
     except OSError as error:
@@ -213,14 +221,14 @@ def _roots(pid: int) -> tuple[str, ...]:
     return (*process.roots(), f"{program.parent.parent}/", str(program))
 
 
-def _process(pid: int, expected: Expected) -> Check:
+def _process(pid: int, expected: Expected, peers: Callable[[], Iterable[str]]) -> Check:
     from aigw.integrity import process
     from aigw.integrity.installed import Check, State
 
     odd = process.oddities(pid, expected)
     if odd:  # a connection that was being made is known a moment later, or gone
-        time.sleep(0.3)
-        odd = [one for one in process.oddities(pid, expected) if one in odd]
+        time.sleep(SETTLE)
+        odd = [one for one in process.oddities(pid, expected._replace(peers={*expected.peers, *peers()})) if one in odd]
     sockets = process.sockets(pid)
     outside = sum(not one.listening and bool(one.remote[1]) and one.local[1] not in expected.ports for one in sockets)
     text = (

@@ -30,7 +30,7 @@ def application(holder: Holder) -> web.Application:
     app = web.Application(middlewares=[_ours])
     app.on_response_prepare.append(unnamed)
     app[HOLDER] = holder
-    app[realtime.SESSIONS] = realtime.Sessions()
+    app[realtime.SESSIONS] = realtime.Sessions(holder.gateway.services.http.peers)
     app.on_cleanup.append(_close_sessions)
     for path in sorted(heads.SESSIONS):
         app.router.add_get(path, _realtime)

@@ -31,6 +31,7 @@ from aigw.providers.redact import BODY_LIMIT
 from aigw.routing import retry
 from aigw.server import forwarded
 from aigw.server.request_id import new_id
+from aigw.upstream.peers import Peers
 from aigw.upstream.websocket import GOODBYE, Refused, WebSocket, WebSocketTransport, frame_of
 
 log = logging.getLogger("aigw.server")
@@ -57,8 +58,8 @@ class Holder(Protocol):
 class Sessions:
     """All that are open, and the one timer that looks after them. Without sessions there is no timer."""
 
-    def __init__(self) -> None:
-        self.transport = WebSocketTransport()
+    def __init__(self, peers: Peers | None = None) -> None:
+        self.transport = WebSocketTransport(peers)
         self._open: set[Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None

@@ -31,8 +31,8 @@ IDLE_MOST = 0.05
 IDLE_LOOKS = 3
 """Looks in a row, without a request between them, that have to find more."""
 
-SETTLE = 0.2
-"""Seconds until a second look: what has gone by then was on its way to be known."""
+SETTLE = 15.0
+"""Seconds until a second look: a connection that is still being made (no handshake takes longer) is known by then, or gone."""
 
 DAY = 86400.0
 
@@ -70,6 +70,7 @@ class SelfWatch:
         self.flaws: tuple[Flaw, ...] = ()
         self.oddities: tuple[Flaw, ...] = ()
         self.idle_cpu: float | None = None
+        self._settle = SETTLE
         self._busy_looks = 0
         self._last: tuple[float, float, int] | None = None  # when, seconds on the CPU, requests
 
@@ -83,6 +84,7 @@ class SelfWatch:
                 log.warning("what is installed could not be checked: %s", type(error).__name__)
         if not every or not process.available():
             return
+        self._settle = min(SETTLE, every)
         while True:
             await asyncio.sleep(every)
             try:
@@ -127,7 +129,7 @@ class SelfWatch:
         """Look at the process once."""
         odd = await self._odd()
         if odd:
-            await asyncio.sleep(SETTLE)
+            await asyncio.sleep(self._settle)
             odd = [one for one in await self._odd() if one in odd]
         odd += self._idle()
         for flaw in odd:

@@ -22,6 +22,7 @@ import httptools
 
 from aigw.errors import UpstreamError
 from aigw.exchange import Flow, Headers, Origin, Receiver, Upload, UpstreamRequest
+from aigw.upstream.peers import Peers
 
 TICK = 0.1
 """Seconds between two looks at the clocks of all open connections: timeouts are exact to this."""
@@ -33,9 +34,6 @@ moment later, and a connection that has seen it can be used again."""
 KEEP_ALIVE = 50.0
 """Seconds an idle connection is kept. Common servers close theirs after 60 to 75 (nginx: 75, Node behind ALB: 60); closing
 first avoids sending into a connection that is being closed."""
-
-MOST_PEERS = 4096
-"""Addresses that are remembered as connected to."""
 
 MAX_HEAD = 256 * 1024
 """Bytes of an answer's head; more is no honest provider."""
@@ -489,7 +487,7 @@ class HttpTransport:
         self._active: set[Connection] = set()
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._ticker: asyncio.TimerHandle | None = None
-        self.peers: dict[str, None] = {}  # addresses that were connected to, the latest last
+        self.peers = Peers()
 
     async def send(self, request: UpstreamRequest, receiver: Receiver) -> None:
         origin = request.target.origin
@@ -682,7 +680,7 @@ class HttpTransport:
                         connection.closed = True
                         self.forget(connection)
                     raise
-                self._note(connection.transport)
+                self.peers.note(connection.transport)
                 return connection
         except TimeoutError:
             raise unreachable("could not be connected to in time", f"{where}: {within:g} s", "provider_timeout") from None
@@ -698,15 +696,6 @@ class HttpTransport:
             why = error.strerror or str(error) or "connection failed"
             via = f" by proxy {urlsplit(origin.proxy).hostname}" if origin.proxy else ""
             raise unreachable("could not be reached", f"{where}{via}: {why}") from None
-
-    def _note(self, transport: asyncio.Transport) -> None:
-        """Remember whom we connected to, so that a connection to somebody else can be told from ours."""
-        peer = transport.get_extra_info("peername")
-        if peer:
-            self.peers.pop(peer[0], None)
-            self.peers[peer[0]] = None
-            if len(self.peers) > MOST_PEERS:
-                del self.peers[next(iter(self.peers))]
 
     async def _open_connection(self, connection: Connection, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
         context = self._context(origin.ca_file) if origin.scheme == "https" else None

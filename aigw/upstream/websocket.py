@@ -21,6 +21,7 @@ from aigw.errors import UpstreamError
 from aigw.exchange import Headers, Origin
 from aigw.protocols.realtime import Handshake
 from aigw.upstream.http import tls_context, unreachable
+from aigw.upstream.peers import Peers
 
 HANDSHAKE = 30.0
 """Seconds a provider may take to answer a handshake, when no shorter time is configured: it thinks of nothing yet."""
@@ -109,7 +110,9 @@ class WebSocket:
 class WebSocketTransport:
     """Opens websockets. One for the whole server; costs nothing until the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, peers: Peers | None = None) -> None:
+        """*peers* hears whom it connects to."""
+        self.peers = peers if peers is not None else Peers()
         self._session: aiohttp.ClientSession | None = None
         self._contexts: dict[str, ssl.SSLContext] = {}
 
@@ -173,6 +176,8 @@ class WebSocketTransport:
             max_msg_size=max_message,
             decode_text=False,
         )
+        connection = socket_._response.connection  # noqa: SLF001 - as in `abort`
+        self.peers.note(connection.transport if connection is not None else None)
         return WebSocket(socket_, _pairs(socket_._response))  # noqa: SLF001 - it keeps its headers nowhere else
 
     def _context(self, ca_file: str) -> ssl.SSLContext:

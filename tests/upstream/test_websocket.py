@@ -38,6 +38,7 @@ async def test_frames_and_goodbye() -> None:
     async with provider(script) as far:
         socket = await opened(transport, far.port)
         assert (b"x-request-id", b"req_far") in socket.headers
+        assert list(transport.peers) == ["127.0.0.1"]
         await socket.send("text", "气象".encode())
         assert [await socket.receive() for _ in range(4)] == [
             Frame("text", "气象!".encode()),
