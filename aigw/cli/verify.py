@@ -24,6 +24,9 @@ IDLE = 5.0
 SETTLE = 2.0
 """Seconds until a second look at what seemed odd."""
 
+YOUNG = 5.0
+"""Seconds after its start in which a server has things to do that nobody asked for."""
+
 IDLE_MOST = 0.02
 """Share of a processor that it may take then."""
 
@@ -245,6 +248,7 @@ def _idle(where: Locations, pids: list[int], before: dict[str, Any]) -> Check:
     from aigw.integrity.manifest import Flaw
 
     pids = list(dict.fromkeys(pids))
+    time.sleep(min(YOUNG, max(0.0, before["started_at"] + YOUNG - before["now"])))  # it may still look at its own files
     began, used = time.monotonic(), sum(process.cpu(pid) for pid in pids)
     time.sleep(IDLE)
     share = (sum(process.cpu(pid) for pid in pids) - used) / (time.monotonic() - began)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,7 +79,6 @@ def test_a_running_server(make: Make, workers: int) -> None:
     """One that idles is as it should be, however many processes it has; a connection of nobody's is told."""
     gateway = make()
     gateway.start("--workers", str(workers))
-    time.sleep(2)  # what a start leaves to do is no idle work
     done = gateway.aigw("verify", "--runtime")
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("listens at") == (1 if workers == 1 else workers + 1)
